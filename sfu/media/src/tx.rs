@@ -1,0 +1,182 @@
+//! The queue of datagrams that a shard wants sent, laid out for UDP segmentation offload.
+
+use std::net::SocketAddr;
+
+/// Most segments in one [`Transmit`]: the kernel's `UDP_MAX_SEGMENTS` was 64 before Linux 6.9.
+const MAX_SEGMENTS: usize = 64;
+/// Most bytes in one [`Transmit`]; UDP over IPv4 carries 65,507.
+const MAX_TRANSMIT: usize = 65_000;
+
+/// A run of datagrams to one destination that lie back to back in the queue's buffer.
+///
+/// All have `segment` bytes but the last, which may be shorter: what `UDP_SEGMENT` takes in one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub dst: SocketAddr,
+    /// Start in [`TxQueue::buffer`].
+    pub offset: usize,
+    /// Bytes of the whole run.
+    pub len: usize,
+    /// Bytes of each datagram but the last.
+    pub segment: usize,
+}
+
+impl Transmit {
+    /// Number of datagrams in the run.
+    pub fn datagrams(&self) -> usize {
+        self.len.div_ceil(self.segment.max(1))
+    }
+}
+
+/// Datagrams waiting to be sent. Grows to the largest batch once and is then reused without allocating.
+#[derive(Debug, Default)]
+pub struct TxQueue {
+    buf: Vec<u8>,
+    /// End of what is committed; bytes behind it are scratch.
+    end: usize,
+    transmits: Vec<Transmit>,
+}
+
+impl TxQueue {
+    /// An empty queue.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A slot of `max_len` bytes at the end. Write into it, then [`TxSlot::commit`]; dropping it leaves no trace.
+    pub fn reserve(&mut self, max_len: usize) -> TxSlot<'_> {
+        let want = self.end + max_len;
+        if self.buf.len() < want {
+            self.buf.resize(want.next_power_of_two(), 0);
+        }
+        TxSlot { queue: self, max_len }
+    }
+
+    /// Copies a finished datagram into the queue.
+    pub fn push(&mut self, dst: SocketAddr, datagram: &[u8]) {
+        let mut slot = self.reserve(datagram.len());
+        slot.bytes().copy_from_slice(datagram);
+        slot.commit(dst, datagram.len());
+    }
+
+    /// The bytes that [`Transmit::offset`] points into.
+    pub fn buffer(&self) -> &[u8] {
+        &self.buf[..self.end]
+    }
+
+    /// The runs, in order.
+    pub fn transmits(&self) -> &[Transmit] {
+        &self.transmits
+    }
+
+    /// Each datagram by itself, in order.
+    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
+        self.transmits.iter().flat_map(|t| {
+            self.buf[t.offset..t.offset + t.len].chunks(t.segment.max(1)).map(move |chunk| (t.dst, chunk))
+        })
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.transmits.is_empty()
+    }
+
+    /// Bytes that wait.
+    pub fn len(&self) -> usize {
+        self.end
+    }
+
+    /// Forgets everything, keeps the memory.
+    pub fn clear(&mut self) {
+        self.end = 0;
+        self.transmits.clear();
+    }
+
+    fn commit(&mut self, dst: SocketAddr, len: usize) {
+        debug_assert!(len > 0);
+        let offset = self.end;
+        self.end += len;
+        if let Some(last) = self.transmits.last_mut() {
+            let open = last.len % last.segment == 0;
+            if last.dst == dst
+                && open
+                && len <= last.segment
+                && last.len + len <= MAX_TRANSMIT
+                && last.len / last.segment < MAX_SEGMENTS
+            {
+                last.len += len;
+                return;
+            }
+        }
+        self.transmits.push(Transmit { dst, offset, len, segment: len });
+    }
+}
+
+/// Room for one datagram at the end of a [`TxQueue`].
+#[derive(Debug)]
+pub struct TxSlot<'a> {
+    queue: &'a mut TxQueue,
+    max_len: usize,
+}
+
+impl TxSlot<'_> {
+    /// The room reserved.
+    pub fn bytes(&mut self) -> &mut [u8] {
+        let start = self.queue.end;
+        &mut self.queue.buf[start..start + self.max_len]
+    }
+
+    /// Makes the first `len` bytes a datagram for `dst`. Zero bytes are no datagram and leave no trace.
+    pub fn commit(self, dst: SocketAddr, len: usize) {
+        assert!(len <= self.max_len, "a slot holds {} bytes, not {len}", self.max_len);
+        if len > 0 {
+            self.queue.commit(dst, len);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    #[test]
+    fn equal_sizes_to_one_destination_become_one_run() {
+        let mut q = TxQueue::new();
+        for len in [100, 100, 100, 60, 100] {
+            q.push(to(1), &vec![7; len]);
+        }
+        q.push(to(2), &[1; 100]);
+        let runs: Vec<_> =
+            q.transmits().iter().map(|t| (t.dst.port(), t.len, t.segment, t.datagrams())).collect();
+        // A shorter datagram closes its run.
+        assert_eq!(runs, [(1, 360, 100, 4), (1, 100, 100, 1), (2, 100, 100, 1)]);
+        let sizes: Vec<_> = q.datagrams().map(|(_, d)| d.len()).collect();
+        assert_eq!(sizes, [100, 100, 100, 60, 100, 100]);
+    }
+
+    #[test]
+    fn a_dropped_slot_leaves_no_trace() {
+        let mut q = TxQueue::new();
+        q.reserve(50).bytes().fill(9);
+        assert!(q.is_empty());
+        q.push(to(1), b"abc");
+        assert_eq!(q.datagrams().collect::<Vec<_>>(), [(to(1), &b"abc"[..])]);
+        q.clear();
+        assert!(q.is_empty() && q.buffer().is_empty());
+    }
+
+    #[test]
+    fn runs_stay_within_what_the_kernel_takes() {
+        let mut q = TxQueue::new();
+        for _ in 0..200 {
+            q.push(to(1), &[0; 1200]);
+        }
+        assert!(q.transmits().iter().all(|t| t.len <= MAX_TRANSMIT && t.datagrams() <= MAX_SEGMENTS));
+        assert_eq!(q.datagrams().count(), 200);
+    }
+}

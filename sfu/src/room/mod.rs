@@ -1,0 +1,3 @@
+//! Room logic without I/O.
+
+pub mod sdp;
