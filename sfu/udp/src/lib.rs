@@ -1,1 +1,18 @@
-//! Placeholder while the workspace is laid out.
+//! UDP for the relay's shards: batches in both directions, segmentation and receive offload, a wake-up from other
+//! threads. The only crate of the workspace with `unsafe`: every block stands beside its safe wrapper.
+//!
+//! Linux only, like the system calls it is made of: `recvmmsg`, `sendmmsg`, `UDP_SEGMENT`, `UDP_GRO`, `eventfd`, `poll`.
+#![deny(unsafe_op_in_unsafe_fn)]
+
+mod affinity;
+mod cmsg;
+mod recv;
+mod send;
+mod socket;
+mod wake;
+
+pub use affinity::{pin_to_cpu, thread_cpu_time};
+pub use recv::RecvBatch;
+pub use send::SendReport;
+pub use socket::{Readiness, UdpSocket, UdpSocketConfig};
+pub use wake::Waker;

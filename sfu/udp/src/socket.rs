@@ -1,0 +1,142 @@
+//! The socket of one shard.
+
+use std::io;
+use std::net::{SocketAddr, UdpSocket as StdSocket};
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use sfu_media::tx::TxQueue;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::recv::RecvBatch;
+use crate::send::{SendReport, Sender};
+use crate::wake::Waker;
+
+/// How to open a socket.
+#[derive(Debug, Clone, Copy)]
+pub struct UdpSocketConfig {
+    /// Local address. Port 0 lets the kernel choose. An IPv6 wildcard also takes IPv4.
+    pub bind: SocketAddr,
+    /// Size asked of the kernel for each of its two buffers, in bytes. It may give less.
+    pub buffer_bytes: usize,
+    /// Use segmentation and receive offload where the kernel has it.
+    pub offload: bool,
+}
+
+impl UdpSocketConfig {
+    /// Four MiB of buffer each way, offload on.
+    pub fn new(bind: SocketAddr) -> Self {
+        Self { bind, buffer_bytes: 4 << 20, offload: true }
+    }
+}
+
+/// What a wait ended with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readiness {
+    /// Datagrams are there.
+    pub readable: bool,
+    /// The waker was used.
+    pub woken: bool,
+}
+
+/// A UDP socket that receives and sends in batches.
+#[derive(Debug)]
+pub struct UdpSocket {
+    socket: StdSocket,
+    sender: Sender,
+}
+
+impl UdpSocket {
+    /// Opens and binds a socket.
+    ///
+    /// # Errors
+    /// When the address is not ours or in use.
+    pub fn bind(config: UdpSocketConfig) -> io::Result<Self> {
+        let domain = Domain::for_address(config.bind);
+        let socket = Socket::new(domain, Type::DGRAM.cloexec().nonblocking(), Some(Protocol::UDP))?;
+        let dual_stack = domain == Domain::IPV6 && config.bind.ip().is_unspecified();
+        if domain == Domain::IPV6 {
+            socket.set_only_v6(!dual_stack)?;
+        }
+        // The kernel caps these at net.core.{r,w}mem_max without an error.
+        let _ = socket.set_recv_buffer_size(config.buffer_bytes);
+        let _ = socket.set_send_buffer_size(config.buffer_bytes);
+        socket.bind(&config.bind.into())?;
+        let fd = socket.as_raw_fd();
+        let gso = config.offload && enable_gro(fd);
+        Ok(Self { socket: socket.into(), sender: Sender { fd, gso, dual_stack } })
+    }
+
+    /// The address that it is bound to.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// Takes what has arrived, without waiting. Returns whether more may be there.
+    ///
+    /// # Errors
+    /// When the socket itself is broken; errors that belong to earlier sends are passed over.
+    pub fn recv_batch(&self, batch: &mut RecvBatch) -> io::Result<bool> {
+        batch.fill(self.socket.as_raw_fd())
+    }
+
+    /// Sends everything in the queue. What the kernel does not take is dropped and counted, as a network would.
+    pub fn send(&mut self, queue: &TxQueue) -> SendReport {
+        self.sender.send(queue)
+    }
+
+    /// Waits until datagrams arrive, the waker is used, or the time is over. `None` waits without end.
+    ///
+    /// # Errors
+    /// When `poll` fails for another reason than a signal.
+    pub fn wait(&self, waker: &Waker, timeout: Option<Duration>) -> io::Result<Readiness> {
+        let mut fds = [
+            libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 },
+            libc::pollfd { fd: waker.raw_fd(), events: libc::POLLIN, revents: 0 },
+        ];
+        let timespec = timeout.map(|t| libc::timespec {
+            tv_sec: t.as_secs().min(i32::MAX as u64) as _,
+            tv_nsec: t.subsec_nanos() as _,
+        });
+        let pointer = timespec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: `fds` is a live array of the length given; the timespec, where there is one, outlives the call; a null
+        // signal mask leaves the mask alone.
+        let n = unsafe { libc::ppoll(fds.as_mut_ptr(), fds.len() as _, pointer, std::ptr::null()) };
+        if n < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+            return Ok(Readiness { readable: false, woken: false });
+        }
+        let woken = fds[1].revents != 0;
+        if woken {
+            waker.reset();
+        }
+        Ok(Readiness { readable: fds[0].revents != 0, woken })
+    }
+
+    /// Whether segmentation offload is in use.
+    pub fn offload(&self) -> bool {
+        self.sender.gso
+    }
+}
+
+/// Asks for receive offload. Kernels that have it (5.0) also have segmentation offload (4.18).
+fn enable_gro(fd: std::os::fd::RawFd) -> bool {
+    let on: libc::c_int = 1;
+    // SAFETY: the pointer and length describe `on`.
+    let result = unsafe {
+        libc::setsockopt(
+            fd,
+            libc::SOL_UDP,
+            libc::UDP_GRO,
+            (&raw const on).cast(),
+            std::mem::size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    result == 0
+}

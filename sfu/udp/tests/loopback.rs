@@ -1,0 +1,113 @@
+//! What is sent is what arrives, with and without offload.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use sfu_media::tx::TxQueue;
+use sfu_udp::{RecvBatch, UdpSocket, UdpSocketConfig, Waker};
+
+fn socket(bind: &str, offload: bool) -> UdpSocket {
+    UdpSocket::bind(UdpSocketConfig { offload, ..UdpSocketConfig::new(bind.parse().unwrap()) }).unwrap()
+}
+
+fn receive(socket: &UdpSocket, waker: &Waker, want: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+    let mut batch = RecvBatch::new();
+    let mut got = Vec::new();
+    let end = Instant::now() + Duration::from_secs(5);
+    while got.len() < want && Instant::now() < end {
+        socket.wait(waker, Some(Duration::from_millis(100))).unwrap();
+        socket.recv_batch(&mut batch).unwrap();
+        got.extend(batch.datagrams().map(|(from, d)| (from, d.to_vec())));
+    }
+    got
+}
+
+fn round_trip(bind: &str, offload_out: bool, offload_in: bool) {
+    let waker = Waker::new().unwrap();
+    let mut out = socket(bind, offload_out);
+    let into = socket(bind, offload_in);
+    let mut queue = TxQueue::new();
+    let mut want = Vec::new();
+    for i in 0..300usize {
+        // Runs of equal size, a shorter last one now and then, single ones between.
+        let len = if i % 10 == 9 { 40 + i } else { 1000 };
+        let datagram: Vec<u8> = (0..len).map(|j| (i * 7 + j) as u8).collect();
+        queue.push(into.local_addr().unwrap(), &datagram);
+        want.push(datagram);
+    }
+    let report = out.send(&queue);
+    assert_eq!((report.sent, report.dropped, report.gso_disabled), (300, 0, false));
+    let got = receive(&into, &waker, 300);
+    assert!(got.iter().all(|(from, _)| *from == out.local_addr().unwrap()));
+    assert_eq!(got.into_iter().map(|(_, d)| d).collect::<Vec<_>>(), want);
+}
+
+#[test]
+fn datagrams_arrive_whole_and_in_order() {
+    for (offload_out, offload_in) in [(true, true), (true, false), (false, true), (false, false)] {
+        round_trip("127.0.0.1:0", offload_out, offload_in);
+        round_trip("[::1]:0", offload_out, offload_in);
+    }
+}
+
+#[test]
+fn a_dual_stack_socket_names_ipv4_peers_as_ipv4() {
+    let waker = Waker::new().unwrap();
+    let mut dual = socket("[::]:0", true);
+    let mut four = socket("127.0.0.1:0", true);
+    let dual_addr = SocketAddr::from(([127, 0, 0, 1], dual.local_addr().unwrap().port()));
+    let mut queue = TxQueue::new();
+    queue.push(dual_addr, b"to the dual-stack one");
+    four.send(&queue);
+    let got = receive(&dual, &waker, 1);
+    assert_eq!(got, [(four.local_addr().unwrap(), b"to the dual-stack one".to_vec())]);
+    queue.clear();
+    queue.push(got[0].0, b"and back");
+    assert_eq!(dual.send(&queue).sent, 1);
+    assert_eq!(receive(&four, &waker, 1), [(dual_addr, b"and back".to_vec())]);
+}
+
+#[test]
+fn an_unreachable_destination_costs_only_its_own_datagrams() {
+    let waker = Waker::new().unwrap();
+    let mut out = socket("127.0.0.1:0", true);
+    let into = socket("127.0.0.1:0", true);
+    let mut queue = TxQueue::new();
+    queue.push(into.local_addr().unwrap(), b"before");
+    // An IPv4 socket reaches no IPv6 address; a run of three asks for segmentation as well.
+    for _ in 0..3 {
+        queue.push("[::1]:9".parse().unwrap(), b"nowhere");
+    }
+    queue.push(into.local_addr().unwrap(), b"after");
+    let report = out.send(&queue);
+    assert_eq!((report.sent, report.dropped, report.gso_disabled), (2, 3, false));
+    assert!(out.offload());
+    let got: Vec<_> = receive(&into, &waker, 2).into_iter().map(|(_, d)| d).collect();
+    assert_eq!(got, [b"before".to_vec(), b"after".to_vec()]);
+}
+
+#[test]
+fn a_wake_ends_the_wait_once() {
+    let waker = Waker::new().unwrap();
+    let socket = socket("127.0.0.1:0", true);
+    let other = waker.clone();
+    let thread = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(20));
+        other.wake();
+        other.wake();
+    });
+    let ready = socket.wait(&waker, Some(Duration::from_secs(5))).unwrap();
+    assert!(ready.woken && !ready.readable);
+    thread.join().unwrap();
+    // The second wake may have come after the first wait; after that the signal is spent.
+    socket.wait(&waker, Some(Duration::from_millis(1))).unwrap();
+    assert!(!socket.wait(&waker, Some(Duration::from_millis(1))).unwrap().woken);
+}
+
+#[test]
+fn a_port_in_use_is_an_error() {
+    let first = socket("127.0.0.1:0", true);
+    let error = UdpSocket::bind(UdpSocketConfig::new(first.local_addr().unwrap())).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+}
