@@ -1,3 +1,12 @@
 //! The control link between `signaling` and `sfu`, and the verification of access tokens that both do.
+//!
+//! - [`messages`]: what travels on the link, [`framing`]: how it is delimited, [`tls`]: who may speak on it.
+//! - [`link`]: the end in `signaling`; [`server`]: the end in `sfu`.
+//! - [`token`]: access tokens. Both processes verify them; the relay's word counts.
 
+pub mod framing;
+pub mod link;
 pub mod messages;
+pub mod server;
+pub mod tls;
+pub mod token;
