@@ -1,1 +1,4 @@
-//! (being written)
+//! A simulated network with clients on it, under a virtual clock: how the shard is tested without sockets or sleeping.
+
+pub mod clock;
+pub mod net;

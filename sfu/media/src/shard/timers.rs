@@ -1,0 +1,148 @@
+//! Deadlines of a shard: one per peer and one per periodic report, in a heap.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::time::Instant;
+
+use super::peers::PeerKey;
+
+/// What a deadline is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Timer {
+    /// Whatever a peer has to do next: transport, feedback, reports, retransmission requests.
+    Peer(PeerKey),
+    /// Audio levels.
+    Levels,
+    /// Connection quality.
+    Quality,
+    /// Counters.
+    Stats,
+}
+
+impl Timer {
+    fn slot(self) -> usize {
+        match self {
+            Timer::Levels => 0,
+            Timer::Quality => 1,
+            Timer::Stats => 2,
+            Timer::Peer(key) => 3 + key.index(),
+        }
+    }
+}
+
+/// A heap entry. The order of arming breaks ties, so that a run repeats exactly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Entry {
+    at: Instant,
+    order: u64,
+    timer: Timer,
+}
+
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// The deadlines. A timer fires at the earliest instant it was armed for and is disarmed by firing; whoever handles it
+/// arms it again. Firing early is allowed, so a deadline that moves back costs nothing per packet.
+#[derive(Debug, Default)]
+pub(crate) struct Timers {
+    heap: BinaryHeap<Reverse<Entry>>,
+    /// The heap entry that counts, by [`Timer::slot`]; others of the same timer are stale.
+    armed: Vec<Option<(Instant, u64)>>,
+    order: u64,
+}
+
+impl Timers {
+    /// Makes a timer fire at `at` at the latest.
+    pub(crate) fn arm(&mut self, timer: Timer, at: Instant) {
+        let slot = timer.slot();
+        if self.armed.len() <= slot {
+            self.armed.resize(slot + 1, None);
+        }
+        let armed = &mut self.armed[slot];
+        if armed.is_some_and(|(earlier, _)| earlier <= at) {
+            return;
+        }
+        self.order += 1;
+        *armed = Some((at, self.order));
+        self.heap.push(Reverse(Entry { at, order: self.order, timer }));
+    }
+
+    /// Makes a timer not fire. To be called when a peer goes, as its index is used again.
+    pub(crate) fn disarm(&mut self, timer: Timer) {
+        if let Some(armed) = self.armed.get_mut(timer.slot()) {
+            *armed = None;
+        }
+    }
+
+    /// When the next timer may fire. Can be too early, never too late.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        self.heap.peek().map(|Reverse(entry)| entry.at)
+    }
+
+    /// Takes out one timer that is due.
+    pub(crate) fn pop_due(&mut self, now: Instant) -> Option<Timer> {
+        while let Some(Reverse(entry)) = self.heap.peek().copied() {
+            if entry.at > now {
+                return None;
+            }
+            self.heap.pop();
+            let armed = &mut self.armed[entry.timer.slot()];
+            if *armed == Some((entry.at, entry.order)) {
+                *armed = None;
+                return Some(entry.timer);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::shard::slots::Key;
+    use crate::sim::clock;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    #[test]
+    fn fires_in_order_once_and_at_the_earliest_arming() {
+        let t = clock::epoch();
+        let mut timers = Timers::default();
+        timers.arm(Timer::Stats, t + ms(50));
+        timers.arm(Timer::Levels, t + ms(20));
+        timers.arm(Timer::Stats, t + ms(10));
+        timers.arm(Timer::Stats, t + ms(90));
+        assert_eq!(timers.next(), Some(t + ms(10)));
+        assert_eq!(timers.pop_due(t + ms(9)), None);
+        assert_eq!(timers.pop_due(t + ms(100)), Some(Timer::Stats));
+        assert_eq!(timers.pop_due(t + ms(100)), Some(Timer::Levels));
+        assert_eq!(timers.pop_due(t + ms(100)), None, "the later armings are stale");
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn a_peer_that_took_an_index_over_does_not_inherit_the_deadline() {
+        let t = clock::epoch();
+        let mut timers = Timers::default();
+        let old = Timer::Peer(Key::for_test(4, 1));
+        timers.arm(old, t + ms(5));
+        timers.disarm(old);
+        let new = Timer::Peer(Key::for_test(4, 2));
+        timers.arm(new, t + ms(8));
+        assert_eq!(timers.pop_due(t + ms(6)), None);
+        assert_eq!(timers.pop_due(t + ms(8)), Some(new));
+    }
+}
