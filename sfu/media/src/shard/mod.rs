@@ -1,9 +1,176 @@
-//! A shard.
-pub(crate) mod peer_index;
-pub(crate) mod slots;
-pub(crate) mod speaker;
-pub(crate) mod timers;
-pub(crate) mod peers {
-    pub(crate) struct Peer;
-    pub(crate) type PeerKey = super::slots::Key<Peer>;
+//! One shard: the peers, tracks and subscriptions of one thread, and the way of every packet between them.
+//!
+//! A shard is driven from outside. Inputs are [`Shard::handle_command`], [`Shard::handle_datagram`] and
+//! [`Shard::handle_timeout`], each with the current instant; after any of them the caller sends what is in the
+//! [`TxQueue`], drains [`Shard::poll_event`], and asks [`Shard::poll_timeout`] when to come back. Instants must not run
+//! backwards. The same inputs with the same seed give the same outputs, but for what the cryptographic libraries draw.
+
+mod commands;
+mod connect;
+mod peer_index;
+mod peers;
+mod slots;
+mod speaker;
+mod timers;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use crate::command::{ShardCommand, ShardEvent};
+use crate::drop_reason::DropReason;
+use crate::stats::ShardStats;
+use crate::transport::demux::{self, Protocol};
+use crate::transport::{DtlsCertificate, TransportTimeouts};
+use crate::tx::{Transmit, TxQueue};
+use peers::{PeerKey, Peers};
+use timers::{Timer, Timers};
+
+/// What a shard starts from.
+#[derive(Debug, Clone)]
+pub struct ShardConfig {
+    /// Certificate of all its DTLS connections; what the descriptions announce.
+    pub certificate: Arc<DtlsCertificate>,
+    /// When transports give up.
+    pub timeouts: TransportTimeouts,
+}
+
+impl ShardConfig {
+    /// With the usual timeouts.
+    pub fn new(certificate: Arc<DtlsCertificate>) -> Self {
+        Self { certificate, timeouts: TransportTimeouts::default() }
+    }
+}
+
+/// One shard. See the module's documentation.
+#[derive(Debug)]
+pub struct Shard {
+    config: ShardConfig,
+    rng: SmallRng,
+    /// `now` at the start and the time since the epoch then: sender reports carry wall-clock time.
+    anchor: (Instant, Duration),
+    peers: Peers,
+    timers: Timers,
+    events: VecDeque<ShardEvent>,
+    stats: ShardStats,
+}
+
+impl Shard {
+    /// An empty shard.
+    ///
+    /// `seed` decides all that is random but not secret: first sequence numbers, timestamps. `unix` is the time since
+    /// 1970 at `now`.
+    pub fn new(config: ShardConfig, seed: u64, now: Instant, unix: Duration) -> Self {
+        Self {
+            config,
+            rng: SmallRng::seed_from_u64(seed),
+            anchor: (now, unix),
+            peers: Peers::default(),
+            timers: Timers::default(),
+            events: VecDeque::new(),
+            stats: ShardStats::default(),
+        }
+    }
+
+    /// Does what room logic asks. A command that names an id which is not there (any more) does nothing.
+    pub fn handle_command(&mut self, command: ShardCommand, tx: &mut TxQueue, now: Instant) {
+        let mark = Self::mark(tx);
+        self.command(command, tx, now);
+        self.count_sent(mark, tx);
+    }
+
+    /// Takes one datagram. It is decrypted in place.
+    pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &mut [u8], tx: &mut TxQueue, now: Instant) {
+        let mark = Self::mark(tx);
+        self.stats.datagrams_in += 1;
+        self.stats.bytes_in += datagram.len() as u64;
+        if let Err(reason) = self.route_datagram(from, datagram, tx, now) {
+            self.stats.drop(reason);
+        }
+        self.count_sent(mark, tx);
+    }
+
+    /// Does what is due.
+    pub fn handle_timeout(&mut self, tx: &mut TxQueue, now: Instant) {
+        let mark = Self::mark(tx);
+        while let Some(timer) = self.timers.pop_due(now) {
+            match timer {
+                Timer::Peer(key) => self.peer_timeout(key, tx, now),
+                Timer::Levels | Timer::Quality | Timer::Stats => {}
+            }
+        }
+        self.count_sent(mark, tx);
+    }
+
+    /// When [`Shard::handle_timeout`] is due; it may be called earlier.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Next event.
+    pub fn poll_event(&mut self) -> Option<ShardEvent> {
+        self.events.pop_front()
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> &ShardStats {
+        &self.stats
+    }
+}
+
+impl Shard {
+    fn route_datagram(
+        &mut self,
+        from: SocketAddr,
+        datagram: &mut [u8],
+        tx: &mut TxQueue,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        match demux::classify(datagram).ok_or(DropReason::UnknownProtocol)? {
+            Protocol::Stun => self.stun(from, datagram, tx, now),
+            Protocol::Dtls => self.dtls(from, datagram, tx, now),
+            Protocol::Rtp | Protocol::Rtcp => {
+                self.peers.at(from).ok_or(DropReason::UnknownSource)?;
+                Err(DropReason::SrtpNotReady)
+            }
+        }
+    }
+
+    fn peer_connected(&mut self, _key: PeerKey, _tx: &mut TxQueue, _now: Instant) {}
+    fn media_timeout(&mut self, _key: PeerKey, _tx: &mut TxQueue, _now: Instant) {}
+    fn peer_deadline(&self, peer: &peers::Peer) -> Option<Instant> {
+        peer.transport.poll_timeout()
+    }
+
+    /// Forgets a peer and all that hangs on it.
+    fn remove_peer(&mut self, key: PeerKey) {
+        self.peers.remove(key);
+        self.timers.disarm(Timer::Peer(key));
+    }
+
+    fn mark(tx: &TxQueue) -> SentMark {
+        let runs = tx.transmits();
+        SentMark { runs: runs.len(), in_last: runs.last().map_or(0, Transmit::datagrams), bytes: tx.len() }
+    }
+
+    /// Counts what was queued since the mark.
+    fn count_sent(&mut self, mark: SentMark, tx: &TxQueue) {
+        let from = mark.runs.saturating_sub(1);
+        let datagrams: usize = tx.transmits().iter().skip(from).map(Transmit::datagrams).sum();
+        self.stats.datagrams_out += (datagrams - mark.in_last) as u64;
+        self.stats.bytes_out += (tx.len() - mark.bytes) as u64;
+    }
+}
+
+/// Where the send queue ended before an input.
+#[derive(Debug, Clone, Copy)]
+struct SentMark {
+    runs: usize,
+    /// Datagrams of the last run, which may have grown since.
+    in_last: usize,
+    bytes: usize,
 }

@@ -1,0 +1,139 @@
+//! The transports of a shard and what each of them owns.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use arrayvec::ArrayVec;
+
+use super::peer_index::PeerIndex;
+use super::slots::{Key, Slots};
+use crate::ids::PeerId;
+use crate::transport::Transport;
+
+/// Names a [`Peer`] in its shard.
+pub(crate) type PeerKey = Key<Peer>;
+
+/// Addresses that one peer may hold in the index. A transport keeps 8 at a time; more are stale ones of it.
+const MAX_ADDRS: usize = 16;
+
+/// One transport.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) id: PeerId,
+    pub(crate) transport: Transport,
+    /// Addresses that the index leads here from.
+    addrs: ArrayVec<SocketAddr, MAX_ADDRS>,
+    /// User name fragments that the index leads here from.
+    ufrags: Vec<String>,
+}
+
+impl Peer {
+    /// A peer without media.
+    pub(crate) fn new(id: PeerId, transport: Transport) -> Self {
+        Self { id, transport, addrs: ArrayVec::new(), ufrags: Vec::new() }
+    }
+}
+
+/// All peers, and every way to find one.
+#[derive(Debug, Default)]
+pub(crate) struct Peers {
+    slots: Slots<Peer>,
+    by_id: HashMap<PeerId, PeerKey>,
+    index: PeerIndex,
+}
+
+impl Peers {
+    /// Adds a peer. None when the id is taken.
+    pub(crate) fn insert(&mut self, peer: Peer) -> Option<PeerKey> {
+        if self.by_id.contains_key(&peer.id) {
+            return None;
+        }
+        let id = peer.id;
+        let key = self.slots.insert(peer);
+        self.by_id.insert(id, key);
+        self.index_ufrags(key);
+        Some(key)
+    }
+
+    /// Takes a peer out of all tables.
+    pub(crate) fn remove(&mut self, key: PeerKey) -> Option<Peer> {
+        let peer = self.slots.remove(key)?;
+        self.by_id.remove(&peer.id);
+        for addr in &peer.addrs {
+            self.index.release(*addr, key);
+        }
+        for ufrag in &peer.ufrags {
+            self.index.remove_ufrag(ufrag, key);
+        }
+        Some(peer)
+    }
+
+    /// The key of an id.
+    pub(crate) fn key(&self, id: PeerId) -> Option<PeerKey> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The peer of a key.
+    pub(crate) fn get(&self, key: PeerKey) -> Option<&Peer> {
+        self.slots.get(key)
+    }
+
+    /// The same for change.
+    pub(crate) fn get_mut(&mut self, key: PeerKey) -> Option<&mut Peer> {
+        self.slots.get_mut(key)
+    }
+
+    /// All peers, always in the same order.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (PeerKey, &mut Peer)> {
+        self.slots.iter_mut()
+    }
+
+    /// The peer that a datagram other than STUN is from: its address passed a check and is still valid.
+    pub(crate) fn at(&self, from: SocketAddr) -> Option<PeerKey> {
+        let key = self.index.by_addr(from)?;
+        self.get(key)?.transport.accepts(from).then_some(key)
+    }
+
+    /// The peer that a check names, if it may use the address that the check came from.
+    pub(crate) fn named(&self, ufrag: &str, from: SocketAddr, now: Instant) -> Option<PeerKey> {
+        self.index.by_ufrag(ufrag).filter(|key| self.index.may_claim(from, *key, now))
+    }
+
+    /// A check from this address was valid: datagrams from there are this peer's from now on.
+    pub(crate) fn learn_addr(&mut self, key: PeerKey, from: SocketAddr, now: Instant) {
+        if let Some(before) = self.index.claim(from, key, now)
+            && let Some(peer) = self.slots.get_mut(before)
+        {
+            peer.addrs.retain(|addr| *addr != from);
+        }
+        let Some(peer) = self.slots.get_mut(key) else { return };
+        if peer.addrs.contains(&from) {
+            return;
+        }
+        if peer.addrs.is_full() {
+            // The transport accepts fewer than are held, so one of them is stale.
+            let stale = peer.addrs.iter().position(|addr| !peer.transport.accepts(*addr)).unwrap_or(0);
+            let stale = peer.addrs.remove(stale);
+            self.index.release(stale, key);
+        }
+        peer.addrs.push(from);
+    }
+
+    /// Brings the index to the fragments that the transport answers to. To be called after each change of them.
+    pub(crate) fn index_ufrags(&mut self, key: PeerKey) {
+        let Some(peer) = self.slots.get_mut(key) else { return };
+        peer.ufrags.retain(|ufrag| {
+            let used = peer.transport.local_ufrags().any(|local| local == ufrag);
+            if !used {
+                self.index.remove_ufrag(ufrag, key);
+            }
+            used
+        });
+        for local in peer.transport.local_ufrags() {
+            if !peer.ufrags.iter().any(|ufrag| ufrag == local) && self.index.add_ufrag(local, key) {
+                peer.ufrags.push(local.to_owned());
+            }
+        }
+    }
+}
