@@ -325,3 +325,6 @@ fn read_xor_address(value: &[u8], transaction_id: &[u8; 12]) -> Option<SocketAdd
     };
     Some(SocketAddr::new(ip, port))
 }
+
+#[cfg(test)]
+mod tests;
