@@ -25,11 +25,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use dimpl::SrtpProfile;
 
 pub use certificate::{CertificateError, DtlsCertificate};
 
 use crate::command::{CloseReason, DataChannelSpec, DataLabel, Fingerprint, IceCredentials, RemoteTransport};
 use crate::drop_reason::DropReason;
+use crate::rtp::RtpHeader;
+use crate::srtp::{self, Opened, Profile, SrtpOpen, SrtpSeal};
 use crate::tx::TxQueue;
 use dtls::{DtlsOutput, DtlsServer};
 use ice_lite::IceLite;
@@ -112,6 +115,8 @@ pub struct Transport {
     fingerprint: Option<Fingerprint>,
     /// Made for the first datagram.
     dtls: Option<DtlsServer>,
+    /// From the handshake on, where the client offered SRTP.
+    srtp: Option<(SrtpOpen, SrtpSeal)>,
     sctp: Sctp,
     received: VecDeque<sctp::Received>,
     events: VecDeque<TransportEvent>,
@@ -128,6 +133,7 @@ impl Transport {
             state: State::Connecting { deadline: now + timeouts.connect },
             fingerprint: None,
             dtls: None,
+            srtp: None,
             sctp: Sctp::new(data_channels),
             received: VecDeque::new(),
             events: VecDeque::new(),
@@ -212,6 +218,32 @@ impl Transport {
         let dtls = self.dtls.get_or_insert_with(|| DtlsServer::new(&self.certificate, fingerprint, now));
         let handled = dtls.handle(&self.certificate, datagram, now);
         self.pump(tx, now).and(handled)
+    }
+
+    /// Authenticates an SRTP packet and decrypts it in place. `header` was parsed from `packet`. Whether its address is
+    /// an accepted one is for the caller to look at first.
+    ///
+    /// # Errors
+    /// [`DropReason::SrtpNotReady`] before there are keys, else those of [`SrtpOpen::open_rtp`].
+    pub fn open_rtp(&mut self, packet: &mut [u8], header: &RtpHeader) -> Result<Opened, DropReason> {
+        let (open, _) = self.srtp.as_mut().ok_or(DropReason::SrtpNotReady)?;
+        open.open_rtp(packet, header)
+    }
+
+    /// Authenticates an SRTCP packet and decrypts it in place; returns the length of the plaintext compound.
+    ///
+    /// # Errors
+    /// [`DropReason::SrtpNotReady`] before there are keys, else those of [`SrtpOpen::open_rtcp`].
+    pub fn open_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, DropReason> {
+        let (open, _) = self.srtp.as_mut().ok_or(DropReason::SrtpNotReady)?;
+        open.open_rtcp(packet)
+    }
+
+    /// What media to the client is sealed with and where it goes; `None` before there are keys and after the end.
+    pub fn seal_and_addr(&mut self) -> Option<(&mut SrtpSeal, SocketAddr)> {
+        let to = self.ice.selected()?;
+        let (_, seal) = self.srtp.as_mut()?;
+        Some((seal, to))
     }
 
     /// Sends a data-channel message.
@@ -320,6 +352,7 @@ impl Transport {
 
     fn drain_dtls(&mut self, tx: &mut TxQueue, now: Instant) -> Result<(), DropReason> {
         let mut result = Ok(());
+        let was_connected = self.state == State::Connected;
         let Some(dtls) = &mut self.dtls else { return result };
         let mut closed = None;
         while let Some(output) = dtls.poll(now) {
@@ -333,11 +366,14 @@ impl Transport {
                 DtlsOutput::Data(packet) => {
                     result = result.and(self.sctp.handle(packet, &mut self.received, now));
                 }
-                DtlsOutput::Connected => {
-                    self.state = State::Connected;
-                    self.events.push_back(TransportEvent::Connected);
-                }
-                DtlsOutput::Keys(..) => {}
+                DtlsOutput::Connected => self.state = State::Connected,
+                DtlsOutput::Keys(keys, profile) => match srtp_contexts(&keys, profile) {
+                    Some(contexts) => self.srtp = Some(contexts),
+                    None => {
+                        closed = Some(CloseReason::HandshakeFailed);
+                        break;
+                    }
+                },
                 DtlsOutput::Closed(reason) => {
                     closed = Some(reason);
                     break;
@@ -349,7 +385,11 @@ impl Transport {
             let is_mismatch = reason == CloseReason::FingerprintMismatch;
             return if is_mismatch { Err(DropReason::DtlsFingerprint) } else { result };
         }
-        dtls.shrink();
+        if !was_connected && self.state == State::Connected {
+            dtls.shrink();
+            // Not before the keys, which come right behind.
+            self.events.push_back(TransportEvent::Connected);
+        }
         result
     }
 
@@ -363,8 +403,20 @@ impl Transport {
     fn wipe(&mut self) {
         self.state = State::Closed;
         self.dtls = None;
+        self.srtp = None;
         self.sctp = Sctp::new(Vec::new());
     }
+}
+
+/// `None` for a profile that was never offered, or should the library refuse a key.
+fn srtp_contexts(keys: &[u8], profile: SrtpProfile) -> Option<(SrtpOpen, SrtpSeal)> {
+    let profile = match profile {
+        SrtpProfile::AEAD_AES_256_GCM => Profile::AeadAes256Gcm,
+        SrtpProfile::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
+        SrtpProfile::AES128_CM_SHA1_80 => Profile::AesCm128HmacSha1_80,
+        _ => return None,
+    };
+    srtp::from_dtls(profile, keys).ok()
 }
 
 impl fmt::Debug for Transport {
