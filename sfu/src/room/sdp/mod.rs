@@ -32,9 +32,30 @@ use sfu_media::command::{
 };
 use sfu_media::ids::{Mid, Ssrc, SubId};
 
+/// Appends a line to a description.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => {{
+        use std::fmt::Write as _;
+        // Writing to a String does not fail.
+        let _ = write!($out, $($arg)*);
+        $out.push_str("\r\n");
+    }};
+}
+
+mod answer;
+mod codecs;
 mod error;
+mod extensions;
+mod offer;
+mod sections;
+mod streams;
+#[cfg(test)]
+mod tests;
+mod text;
+mod transport;
 
 pub use error::SdpError;
+use sections::{Sections, Slot};
 
 /// What the relay's descriptions say of its own transport.
 #[derive(Debug, Clone)]
@@ -177,76 +198,164 @@ impl fmt::Debug for Negotiated {
 pub const MAX_SDP_BYTES: usize = 128 * 1024;
 /// Descriptions with more media sections than this are refused.
 pub const MAX_SECTIONS: usize = 200;
+/// Publish hints kept for tracks that no offer has shown yet; beyond it the oldest is forgotten.
+const MAX_HINTS: usize = 256;
 
 /// The relay's end of one connection's descriptions.
 pub struct Negotiation {
     local: LocalTransport,
     codecs: CodecPolicy,
     role: Role,
+    /// `o=` line: the session's id, and the version that grows with each description.
+    session_id: u64,
+    version: u64,
+    sections: Sections,
+    hints: Vec<(String, PublishHint)>,
+    /// The client's credentials in its last description.
+    remote_ice: Option<IceCredentials>,
+    /// Where the relay offers: its own credentials in the last finished exchange and in an offer that waits for its
+    /// answer, the number of mids given out, and the tracks that no codec of the policy fits.
+    settled_ice: Option<IceCredentials>,
+    offered_ice: Option<IceCredentials>,
+    mids_made: u32,
+    unsupported: Vec<SubId>,
 }
 
 impl Negotiation {
     /// Before the first description.
     pub fn new(local: LocalTransport, codecs: CodecPolicy, role: Role) -> Self {
-        Self { local, codecs, role }
+        let session_id = session_id(&local);
+        let mut negotiation = Self {
+            local,
+            codecs,
+            role,
+            session_id,
+            version: 0,
+            sections: Sections::default(),
+            hints: Vec::new(),
+            remote_ice: None,
+            settled_ice: None,
+            offered_ice: None,
+            mids_made: 0,
+            unsupported: Vec::new(),
+        };
+        if role == (Role::RelayOffers { data_channels: true }) {
+            let mid = negotiation.next_mid();
+            negotiation.sections.slots.push(Slot::Data { mid });
+        }
+        negotiation
     }
 
     /// Credentials for the relay's next description. New ones restart ICE
-    /// ([RFC 8839 section 4.4.3](https://www.rfc-editor.org/rfc/rfc8839#section-4.4.3)).
+    /// ([RFC 8839 section 4.4.3](https://www.rfc-editor.org/rfc/rfc8839#section-4.4.3)); where the client offers they may
+    /// only come when [`Self::restarts_ice`] says so.
     pub fn set_local_ice(&mut self, ice: IceCredentials) {
         self.local.ice = ice;
     }
 
-    /// A track is to be sent to the client.
-    pub fn add_track(&mut self, track: SendTrack) {
-        let _ = (track, &self.codecs, self.role);
+    /// A track is to be sent to the client. A subscription that is there already is left as it is.
+    pub fn add_track(&mut self, mut track: SendTrack) {
+        track.stream_id = text::token(&track.stream_id);
+        track.track_id = text::token(&track.track_id);
+        let cname = text::token(&track.cname);
+        if *cname != *track.cname {
+            track.cname = cname.into();
+        }
+        self.sections.add(track);
+        if self.role == Role::ClientOffers {
+            self.sections.assign();
+        }
     }
 
-    /// A track is to be sent no more.
+    /// A track is to be sent no more. Its section is used again once an exchange has made it inactive.
     pub fn remove_track(&mut self, sub: SubId) {
-        let _ = sub;
+        self.sections.remove(sub);
     }
 
-    /// How the client should send the track that its offer calls `track_id` (second part of `a=msid`).
+    /// How the client should send the track that its offer calls `track_id` (second part of `a=msid`). Takes effect with
+    /// the next answer.
     pub fn set_publish_hint(&mut self, track_id: &str, hint: PublishHint) {
-        let _ = (track_id, hint);
+        self.hints.retain(|(id, _)| id != track_id);
+        if self.hints.len() >= MAX_HINTS {
+            self.hints.remove(0);
+        }
+        self.hints.push((track_id.to_owned(), hint));
     }
 
     /// Whether this offer restarts ICE: then call [`Self::set_local_ice`] before [`Self::answer`].
     pub fn restarts_ice(&self, offer: &str) -> bool {
-        let _ = offer;
-        false
-    }
-
-    /// Answers the client's offer.
-    pub fn answer(&mut self, offer: &str) -> Result<Negotiated, SdpError> {
-        let _ = offer;
-        Err(SdpError::NoSections)
-    }
-
-    /// The relay's next offer.
-    pub fn offer(&mut self) -> String {
-        String::new()
-    }
-
-    /// Takes the client's answer to the last offer.
-    pub fn accept_answer(&mut self, answer: &str) -> Result<Negotiated, SdpError> {
-        let _ = answer;
-        Err(SdpError::Unexpected)
+        let Some(old) = &self.remote_ice else { return false };
+        text::Description::parse(offer)
+            .ok()
+            .and_then(|description| transport::ice_credentials(&description))
+            .is_some_and(|new| new != *old)
     }
 
     /// For each section that the relay sends on by its last description, `a=mid` and [`SendTrack::track_id`].
     pub fn mid_to_track_id(&self) -> HashMap<String, String> {
-        HashMap::new()
+        self.sections
+            .media()
+            .filter_map(|m| Some((m.mid.as_str().to_owned(), m.track_with(m.described)?.track_id.clone())))
+            .collect()
     }
 
-    /// Whether the tracks and credentials as they stand differ from what the last exchange settled.
+    /// Whether the tracks and credentials as they stand differ from what the last exchange settled. True as well while an
+    /// exchange that will settle them is under way.
     pub fn needs_negotiation(&self) -> bool {
-        false
+        let by_relay = self.role != Role::ClientOffers && self.settled_ice.as_ref() != Some(&self.local.ice);
+        by_relay || self.sections.are_unsettled()
     }
 
-    /// Tracks that lack a section which the client is willing to receive on.
+    /// Tracks that lack a section which the client is willing to receive on. What was asked for by
+    /// `MediaSectionsRequirement` counts until the client's offer brings it.
     pub fn unassigned(&self) -> Unassigned {
-        Unassigned::default()
+        self.sections.unassigned()
     }
+
+    fn hint(&self, track_id: &str) -> PublishHint {
+        self.hints.iter().find(|(id, _)| id == track_id).map(|(_, hint)| *hint).unwrap_or_default()
+    }
+
+    /// Keeps the client's credentials; true when they replace others.
+    fn remember_remote(&mut self, remote: &RemoteTransport) -> bool {
+        let old = self.remote_ice.replace(remote.ice.clone());
+        old.is_some_and(|old| old != remote.ice)
+    }
+
+    fn next_mid(&mut self) -> Mid {
+        let number = self.mids_made;
+        self.mids_made = self.mids_made.wrapping_add(1);
+        Mid::new(&number.to_string()).expect("ten digits at most fit a mid")
+    }
+
+    /// The lines before the first section.
+    fn write_session(&mut self, mids: impl Iterator<Item = Mid>, allow_mixed: bool) -> String {
+        self.version += 1;
+        let mut out = String::with_capacity(4096);
+        line!(out, "v=0");
+        line!(out, "o=- {} {} IN IP4 127.0.0.1", self.session_id, self.version);
+        line!(out, "s=-");
+        line!(out, "t=0 0");
+        line!(out, "a=ice-lite");
+        if allow_mixed {
+            line!(out, "a=extmap-allow-mixed");
+        }
+        line!(out, "a=msid-semantic: WMS *");
+        out.push_str("a=group:BUNDLE");
+        for mid in mids {
+            out.push(' ');
+            out.push_str(mid.as_str());
+        }
+        out.push_str("\r\n");
+        out
+    }
+}
+
+/// A number for the `o=` line that tells this session from others: from what is public and random about it (FNV-1a). Its
+/// top bit is zero, as [RFC 9429 section 5.2.1](https://www.rfc-editor.org/rfc/rfc9429#section-5.2.1) asks.
+fn session_id(local: &LocalTransport) -> u64 {
+    let bytes = local.ice.ufrag.bytes().chain(local.fingerprint.0);
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
+    hash >> 1
 }
