@@ -3,6 +3,7 @@ import { createLocalAudioTrack, createLocalVideoTrack, VideoPresets } from 'live
 import type { LocalAudioTrack, LocalVideoTrack } from 'livekit-client';
 
 import { explainDeviceError } from '../../sdk';
+import { Icon } from './Icon';
 import { LevelMeter } from './LevelMeter';
 import type { VisitLink } from './link';
 import { playTestSound } from './testSound';
@@ -88,7 +89,7 @@ export function PreJoin({ link, busy, initialName, error, onJoin }: Props) {
       </form>
       {!link.unencrypted && (
         <p className="hint">
-          <span aria-hidden="true">🔒 </span>Your camera, microphone and messages are encrypted on this device. Only the
+          <Icon name="lock" /> Your camera, microphone and messages are encrypted on this device. Only the
           people in the visit can decrypt them.
         </p>
       )}
