@@ -1,4 +1,142 @@
 //! The media relay: room logic, and the shell of threads, sockets and servers around the media core.
 #![forbid(unsafe_code)]
 
+pub mod config;
+pub mod http;
+pub mod metrics;
+pub mod node;
 pub mod room;
+pub mod shard_thread;
+
+mod control;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context;
+use metrics_exporter_prometheus::PrometheusHandle;
+use sfu_control::tls::{self, Identity};
+use sfu_control::token::{Secret, Verifier};
+
+use crate::config::SfuConfig;
+use crate::node::Node;
+
+/// The certificates of the control link.
+#[derive(Debug)]
+pub struct ControlTls {
+    /// The relay's own.
+    pub identity: Identity,
+    /// PEM of the authority that certified `signaling`.
+    pub authority: Vec<u8>,
+}
+
+impl ControlTls {
+    /// Reads the files that the configuration names.
+    ///
+    /// # Errors
+    /// Naming the file.
+    pub fn from_files(config: &config::ControlConfig) -> anyhow::Result<Self> {
+        let read = |path: &std::path::Path| {
+            std::fs::read(path).with_context(|| format!("control: cannot read {}", path.display()))
+        };
+        let identity = Identity::from_pem(&read(&config.cert)?, &read(&config.key)?)
+            .with_context(|| format!("control: {} or {}", config.cert.display(), config.key.display()))?;
+        Ok(Self { identity, authority: read(&config.ca)? })
+    }
+}
+
+/// A relay with all its sockets open.
+#[derive(Debug)]
+pub struct Relay {
+    node: Arc<Node>,
+    endpoint: quinn::Endpoint,
+    http: tokio::net::TcpListener,
+    metrics: PrometheusHandle,
+}
+
+impl Relay {
+    /// Opens every socket and starts the shards. Nothing is served before [`Relay::run`].
+    ///
+    /// # Errors
+    /// When an address is in use (the error names it), a certificate is unusable, or no key verifies tokens.
+    pub async fn start(
+        config: SfuConfig,
+        control: ControlTls,
+        metrics: PrometheusHandle,
+    ) -> anyhow::Result<Self> {
+        let keys = config.auth.keys.into_iter().map(|(name, secret)| (name, Secret::new(secret)));
+        let verifier = Arc::new(Verifier::new(keys).context("auth.keys")?);
+        config::watch_jwks(config.auth.jwks_file, &verifier)?;
+        crate::metrics::describe();
+        let node = Node::start(&config.media, config.room.into(), verifier)?;
+        let tls = tls::server_config(control.identity, &control.authority).context("control")?;
+        let endpoint = quinn::Endpoint::server(tls, config.control.listen)
+            .with_context(|| format!("control: cannot open UDP address {}", config.control.listen))?;
+        let http = tokio::net::TcpListener::bind(config.http.listen)
+            .await
+            .with_context(|| format!("http: cannot open TCP address {}", config.http.listen))?;
+        Ok(Self { node, endpoint, http, metrics })
+    }
+
+    /// Where `signaling` connects.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn control_addr(&self) -> std::io::Result<SocketAddr> {
+        self.endpoint.local_addr()
+    }
+
+    /// Where visibility and metrics are served.
+    ///
+    /// # Errors
+    /// As the kernel says.
+    pub fn http_addr(&self) -> std::io::Result<SocketAddr> {
+        self.http.local_addr()
+    }
+
+    /// UDP ports of the media shards.
+    pub fn media_ports(&self) -> Vec<u16> {
+        self.node.media_ports()
+    }
+
+    /// Serves until `shutdown` is done.
+    ///
+    /// # Errors
+    /// When the HTTP listener breaks.
+    pub async fn run(self, shutdown: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+        let control = tokio::spawn(control::serve(self.endpoint.clone(), Arc::clone(&self.node)));
+        let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+        let router = http::router(Arc::clone(&self.node), self.metrics);
+        let http = tokio::spawn(
+            axum::serve(self.http, router)
+                .with_graceful_shutdown(async {
+                    let _ = stopped.await;
+                })
+                .into_future(),
+        );
+        shutdown.await;
+        tracing::info!("shutting down");
+        let _ = stop.send(());
+        control::close(&self.endpoint).await;
+        control.abort();
+        // Keep-alive connections of scrapers must not hold the process.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(1), http).await;
+        Ok(())
+    }
+}
+
+/// Completes on Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub fn shutdown_signal() -> std::io::Result<impl Future<Output = ()> + Send + 'static> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

@@ -1,2 +1,43 @@
-//! Entry point.
-fn main() {}
+//! `sfu --config sfu.toml`: the media relay.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+use metrics_exporter_prometheus::PrometheusBuilder;
+use sfu::config::SfuConfig;
+use sfu::{ControlTls, Relay};
+
+/// The media relay: forwards end-to-end-encrypted media that it cannot read.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Args {
+    /// Configuration file (TOML).
+    #[arg(long)]
+    config: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
+        )
+        .with_writer(std::io::stderr)
+        .init();
+    let args = Args::parse();
+    let text = std::fs::read_to_string(&args.config)
+        .with_context(|| format!("cannot read {}", args.config.display()))?;
+    let config: SfuConfig =
+        toml::from_str(&text).with_context(|| format!("{} is not valid", args.config.display()))?;
+    let control = ControlTls::from_files(&config.control)?;
+    let metrics = PrometheusBuilder::new().install_recorder().context("installing the metrics recorder")?;
+    let relay = Relay::start(config, control, metrics).await?;
+    tracing::info!(
+        control = relay.control_addr()?.port(),
+        http = relay.http_addr()?.port(),
+        media = ?relay.media_ports(),
+        "ready"
+    );
+    relay.run(sfu::shutdown_signal()?).await
+}

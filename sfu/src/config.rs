@@ -1,0 +1,244 @@
+//! The relay's configuration: one TOML file, every field with a default but the keys and certificates.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::room::{E2eePolicy, RoomConfig};
+use anyhow::Context;
+use sfu_control::token::{Jwks, Verifier};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What `sfu --config FILE` reads.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SfuConfig {
+    /// Where media flows.
+    pub media: MediaConfig,
+    /// Where `signaling` connects.
+    pub control: ControlConfig,
+    /// Where room visibility and metrics are served.
+    pub http: HttpConfig,
+    /// Who may sign tokens.
+    pub auth: AuthConfig,
+    /// How rooms behave.
+    pub room: RoomSettings,
+}
+
+/// Sockets and threads of the media path.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MediaConfig {
+    /// Local address of the UDP sockets.
+    pub bind: IpAddr,
+    /// UDP port of the first shard; each further shard has the next one. 0 lets the kernel choose.
+    pub udp_port: u16,
+    /// Number of shards, one pinned thread each. 0 means one for each core that the process may use.
+    pub shards: usize,
+    /// Addresses that clients reach the relay at, put into ICE candidates. Empty means `bind`, which then must not be
+    /// a wildcard.
+    pub advertise: Vec<IpAddr>,
+    /// Use UDP segmentation and receive offload where the kernel has it.
+    pub offload: bool,
+    /// Pin each shard's thread to a core.
+    pub pin: bool,
+}
+
+impl Default for MediaConfig {
+    fn default() -> Self {
+        Self {
+            bind: Ipv4Addr::LOCALHOST.into(),
+            udp_port: 7882,
+            shards: 0,
+            advertise: Vec::new(),
+            offload: true,
+            pin: true,
+        }
+    }
+}
+
+impl MediaConfig {
+    /// The addresses for ICE candidates.
+    ///
+    /// # Errors
+    /// When there is none that a client could reach.
+    pub fn candidates(&self) -> anyhow::Result<Vec<IpAddr>> {
+        if self.advertise.iter().any(IpAddr::is_unspecified) {
+            anyhow::bail!("media.advertise names a wildcard address, which no client can reach");
+        }
+        if !self.advertise.is_empty() {
+            return Ok(self.advertise.clone());
+        }
+        if self.bind.is_unspecified() {
+            anyhow::bail!(
+                "media.bind is a wildcard: name the addresses that clients reach the relay at in media.advertise"
+            );
+        }
+        Ok(vec![self.bind])
+    }
+
+    /// Number of shards after resolving 0.
+    pub fn shard_count(&self) -> usize {
+        match self.shards {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            n => n,
+        }
+    }
+}
+
+/// The control link's server side: QUIC with mutual TLS.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ControlConfig {
+    /// UDP address that `signaling` connects to.
+    pub listen: SocketAddr,
+    /// PEM file: the authority that signs the certificates of `signaling`.
+    pub ca: PathBuf,
+    /// PEM file: the relay's certificate chain.
+    pub cert: PathBuf,
+    /// PEM file: the relay's private key.
+    pub key: PathBuf,
+}
+
+impl Default for ControlConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7890)),
+            ca: "control-ca.pem".into(),
+            cert: "sfu.pem".into(),
+            key: "sfu.key".into(),
+        }
+    }
+}
+
+/// Room visibility, health and metrics.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// TCP address. Plain HTTP: keep it on loopback or a private network behind a proxy.
+    pub listen: SocketAddr,
+}
+
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7881)) }
+    }
+}
+
+/// Keys that access tokens are verified with.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuthConfig {
+    /// API key to secret, for HS256 tokens.
+    pub keys: HashMap<String, String>,
+    /// File with a JSON Web Key Set, for EdDSA, ES256 and RS256 tokens; read again when it changes.
+    pub jwks_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for AuthConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthConfig")
+            .field("keys", &self.keys.len())
+            .field("jwks_file", &self.jwks_file)
+            .finish()
+    }
+}
+
+/// How rooms behave.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RoomSettings {
+    /// `required`: media and messages that are not end-to-end encrypted are refused. `optional`: participants decide.
+    pub e2ee: E2ee,
+    /// Participants at a time; 0 is no limit.
+    pub max_participants: u32,
+    /// Seconds that a room lasts that nobody has joined yet.
+    pub empty_timeout_s: u64,
+    /// Seconds that a room lasts after the last participant left.
+    pub departure_timeout_s: u64,
+    /// Shown to clients.
+    pub region: String,
+}
+
+/// Whether rooms demand end-to-end encryption.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum E2ee {
+    /// They do.
+    #[default]
+    Required,
+    /// Each participant decides.
+    Optional,
+}
+
+impl Default for RoomSettings {
+    fn default() -> Self {
+        let room = RoomConfig::default();
+        Self {
+            e2ee: E2ee::Required,
+            max_participants: room.max_participants,
+            empty_timeout_s: room.empty_timeout.as_secs(),
+            departure_timeout_s: room.departure_timeout.as_secs(),
+            region: room.region,
+        }
+    }
+}
+
+impl From<RoomSettings> for RoomConfig {
+    fn from(settings: RoomSettings) -> Self {
+        RoomConfig {
+            e2ee: match settings.e2ee {
+                E2ee::Required => E2eePolicy::Required,
+                E2ee::Optional => E2eePolicy::Optional,
+            },
+            max_participants: settings.max_participants,
+            empty_timeout: Duration::from_secs(settings.empty_timeout_s),
+            departure_timeout: Duration::from_secs(settings.departure_timeout_s),
+            region: settings.region,
+            ..RoomConfig::default()
+        }
+    }
+}
+
+/// How often a key set's file is looked at for changes.
+const JWKS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Reads a JSON Web Key Set into the verifier, and again whenever the file changes. A changed file that is not a key set
+/// leaves the old keys in force.
+///
+/// # Errors
+/// When the file cannot be read or is not a key set at the start.
+pub(crate) fn watch_jwks(file: Option<PathBuf>, verifier: &Arc<Verifier>) -> anyhow::Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    let mut current =
+        std::fs::read(&file).with_context(|| format!("auth: cannot read {}", file.display()))?;
+    verifier.set_jwks(Some(Jwks::parse(&current).with_context(|| format!("auth: {}", file.display()))?));
+    let verifier = Arc::downgrade(verifier);
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(JWKS_INTERVAL).await;
+            let Some(verifier) = verifier.upgrade() else { return };
+            match tokio::fs::read(&file).await {
+                Ok(bytes) if bytes == current => {}
+                Ok(bytes) => {
+                    match Jwks::parse(&bytes) {
+                        Ok(keys) => {
+                            verifier.set_jwks(Some(keys));
+                            tracing::info!("the key set changed");
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "the changed key set is not valid: the old one stays")
+                        }
+                    }
+                    current = bytes;
+                }
+                Err(error) => tracing::error!(%error, "the key set cannot be read: the old one stays"),
+            }
+        }
+    });
+    Ok(())
+}

@@ -1,0 +1,254 @@
+//! The task that owns one room.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use livekit_protocol as proto;
+use prost::Message;
+use prost::bytes::Bytes;
+use rand::Rng;
+use sfu_control::messages::{Refusal, SessionAccepted, SessionOpen, ToSignalingKind};
+use sfu_control::token::Claims;
+use sfu_media::command::{ShardCommand, ShardEvent};
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use super::directory::Owned;
+use super::{Node, RoomGone, RoomSnapshot, WeakNode, unix_now};
+use crate::metrics;
+use crate::room::{AdminRequest, CallId, Effect, Now, Room, RoomInput, SessionId};
+
+/// Messages that may wait for a room before senders have to wait.
+const INBOX: usize = 2048;
+
+/// What a room's task takes.
+#[derive(Debug)]
+pub(super) enum RoomMessage {
+    Join { session: SessionId, claims: Claims, open: SessionOpen, output: mpsc::Sender<ToSignalingKind> },
+    Signal { session: SessionId, request: proto::SignalRequest },
+    SessionClosed { session: SessionId },
+    Shard(ShardEvent),
+    Admin { request: AdminRequest, reply: oneshot::Sender<Result<Bytes, Refusal>> },
+    Snapshot { reply: oneshot::Sender<RoomSnapshot> },
+}
+
+/// The way to a room's task.
+#[derive(Debug, Clone)]
+pub(super) struct RoomHandle {
+    inbox: mpsc::Sender<RoomMessage>,
+}
+
+impl RoomHandle {
+    /// Waits for a place in the inbox.
+    pub(super) async fn send(&self, message: RoomMessage) -> Result<(), RoomGone> {
+        self.inbox.send(message).await.map_err(|_| RoomGone)
+    }
+
+    /// For messages that may be lost when the room is behind; returns whether it was taken.
+    pub(super) fn try_send(&self, message: RoomMessage) -> bool {
+        self.inbox.try_send(message).is_ok()
+    }
+
+    /// From where one cannot wait; the message is not lost.
+    pub(super) fn send_later(&self, message: RoomMessage) {
+        if let Err(mpsc::error::TrySendError::Full(message)) = self.inbox.try_send(message)
+            && let Ok(runtime) = tokio::runtime::Handle::try_current()
+        {
+            let inbox = self.inbox.clone();
+            runtime.spawn(async move { inbox.send(message).await });
+        }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.inbox.is_closed()
+    }
+
+    pub(super) fn is_same(&self, other: &RoomHandle) -> bool {
+        self.inbox.same_channel(&other.inbox)
+    }
+}
+
+/// Starts the task of a new room on a shard.
+pub(super) fn spawn(node: &Arc<Node>, name: &str, shard: usize) -> RoomHandle {
+    let (sender, inbox) = mpsc::channel(INBOX);
+    let handle = RoomHandle { inbox: sender };
+    let room = Room::new(
+        name,
+        node.room_config.clone(),
+        node.shards[shard].host.clone(),
+        Arc::clone(&node.ids),
+        rand::rng().random(),
+        now(),
+    );
+    let actor = Actor {
+        name: name.to_owned(),
+        shard,
+        owned: Owned::new(Arc::clone(&node.directory), handle.clone()),
+        handle: handle.clone(),
+        node: Arc::downgrade(node),
+        feed: node.feed.clone(),
+        room,
+        sessions: HashMap::new(),
+        calls: HashMap::new(),
+        next_call: 0,
+        commands: Vec::new(),
+    };
+    tokio::spawn(actor.run(inbox));
+    handle
+}
+
+struct Actor {
+    name: String,
+    shard: usize,
+    owned: Owned,
+    handle: RoomHandle,
+    node: WeakNode,
+    feed: broadcast::Sender<sfu_control::messages::RoomEvent>,
+    room: Room,
+    sessions: HashMap<SessionId, mpsc::Sender<ToSignalingKind>>,
+    calls: HashMap<CallId, oneshot::Sender<Result<Bytes, Refusal>>>,
+    next_call: u64,
+    commands: Vec<ShardCommand>,
+}
+
+impl Actor {
+    async fn run(mut self, mut inbox: mpsc::Receiver<RoomMessage>) {
+        let mut effects = Vec::new();
+        loop {
+            let deadline = self.room.poll_timeout();
+            let message = tokio::select! {
+                message = inbox.recv() => message,
+                () = sleep_until(deadline) => {
+                    self.room.handle(RoomInput::Timeout, now(), &mut effects);
+                    None
+                }
+            };
+            if let Some(message) = message
+                && let Some(input) = self.input_of(message)
+            {
+                self.room.handle(input, now(), &mut effects);
+            }
+            if self.carry_out(&mut effects) {
+                break;
+            }
+        }
+        // Whoever still waits in the inbox sees its reply or output dropped, and tries again or gives up.
+        inbox.close();
+        self.owned.release();
+        if let Some(node) = self.node.upgrade() {
+            node.room_ended(&self.name, &self.handle, self.shard);
+        }
+    }
+
+    /// Keeps the ends of channels here and passes on what concerns the room.
+    fn input_of(&mut self, message: RoomMessage) -> Option<RoomInput> {
+        Some(match message {
+            RoomMessage::Join { session, claims, open, output } => {
+                self.sessions.insert(session, output);
+                RoomInput::Join { session, token: claims, open }
+            }
+            RoomMessage::Signal { session, request } => RoomInput::Signal { session, request },
+            RoomMessage::SessionClosed { session } => {
+                // A session that the room closed itself is gone from the map, and the room knows.
+                self.sessions.remove(&session)?;
+                RoomInput::SessionClosed { session }
+            }
+            RoomMessage::Shard(event) => RoomInput::Shard(event),
+            RoomMessage::Admin { request, reply } => {
+                self.next_call += 1;
+                let call = CallId(self.next_call);
+                self.calls.insert(call, reply);
+                RoomInput::Admin { call, request }
+            }
+            RoomMessage::Snapshot { reply } => {
+                let snapshot =
+                    RoomSnapshot { room: self.room.info(), participants: self.room.participants() };
+                // Who asked may have gone away.
+                let _ = reply.send(snapshot);
+                return None;
+            }
+        })
+    }
+
+    /// Returns whether the room is over. Commands of one step reach the shard together, before anything that clients
+    /// are told: who hears of a mute can rely on it.
+    fn carry_out(&mut self, effects: &mut Vec<Effect>) -> bool {
+        for effect in effects.iter() {
+            if let Effect::Shard(command) = effect {
+                self.owned.note(command);
+            }
+        }
+        let mut finished = false;
+        let mut slow = Vec::new();
+        let mut rest = Vec::with_capacity(effects.len());
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Shard(command) => self.commands.push(command),
+                other => rest.push(other),
+            }
+        }
+        if let Some(node) = self.node.upgrade() {
+            node.shards[self.shard].thread.send(&mut self.commands);
+        }
+        for effect in rest {
+            match effect {
+                Effect::Shard(_) => {}
+                Effect::Accept { session, participant_sid, room_sid } => {
+                    let accepted = SessionAccepted { participant_sid, room_sid };
+                    self.tell(session, ToSignalingKind::Accepted(accepted), &mut slow);
+                }
+                Effect::Refuse { session, refusal } => {
+                    self.tell(session, ToSignalingKind::Refused(refusal), &mut slow);
+                    self.sessions.remove(&session);
+                }
+                Effect::Signal { session, response } => {
+                    let bytes = Bytes::from(response.encode_to_vec());
+                    self.tell(session, ToSignalingKind::Signal(bytes), &mut slow);
+                }
+                Effect::CloseSession { session } => {
+                    self.sessions.remove(&session);
+                }
+                Effect::AdminReply { call, result } => {
+                    if let Some(reply) = self.calls.remove(&call) {
+                        let _ = reply.send(result);
+                    }
+                }
+                Effect::Event(event) => {
+                    metrics::room_event(&event.event);
+                    // No subscriber is no error.
+                    let _ = self.feed.send(event);
+                }
+                Effect::Finished => finished = true,
+            }
+        }
+        for session in slow {
+            if self.sessions.remove(&session).is_some() {
+                metrics::slow_session();
+                let mut more = Vec::new();
+                self.room.handle(RoomInput::SessionClosed { session }, now(), &mut more);
+                finished |= self.carry_out(&mut more);
+            }
+        }
+        finished
+    }
+
+    fn tell(&mut self, session: SessionId, message: ToSignalingKind, slow: &mut Vec<SessionId>) {
+        if let Some(output) = self.sessions.get(&session)
+            && let Err(mpsc::error::TrySendError::Full(_)) = output.try_send(message)
+            && !slow.contains(&session)
+        {
+            slow.push(session);
+        }
+    }
+}
+
+fn now() -> Now {
+    Now { instant: Instant::now(), unix: unix_now() }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,278 @@
+//! The node: its shards, its rooms, and who may reach them.
+//!
+//! A room is one task that owns one sans-IO [`Room`](crate::room::Room): inputs arrive on its bounded inbox, effects
+//! leave as commands to the room's shard, messages to sessions, and entries of the event feed. Directories that many
+//! tasks read (rooms by name; rooms by peer and track, to route what shards report) are concurrent maps; the packet
+//! path sees none of them.
+
+mod actor;
+mod admin;
+mod directory;
+mod dispatch;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use livekit_protocol as proto;
+use rand::Rng;
+use sfu_control::messages::{ErrorCode, Refusal, RoomEvent, SessionOpen, ToSignalingKind};
+use sfu_control::token::{Claims, Verifier};
+use sfu_media::shard::ShardConfig;
+use sfu_media::transport::DtlsCertificate;
+use sfu_udp::UdpSocketConfig;
+use tokio::sync::{broadcast, mpsc, oneshot};
+
+use self::actor::{RoomHandle, RoomMessage};
+use self::directory::Directory;
+use crate::config::MediaConfig;
+use crate::room::{IdSource, MediaHost, RoomConfig, SessionId};
+use crate::shard_thread::{ShardThread, ShardThreadConfig};
+
+/// Messages to one client that may wait; a client that falls behind further is disconnected and resumes.
+const SESSION_BACKLOG: usize = 1024;
+/// Events of shards that may wait for the node.
+const EVENT_BACKLOG: usize = 8192;
+/// Events that a reader of the feed may fall behind before it misses some.
+const FEED_BACKLOG: usize = 4096;
+/// How often a join is tried again when the room ended just as it arrived.
+const JOIN_ATTEMPTS: usize = 3;
+
+/// All of the relay's state: shards and rooms.
+#[derive(Debug)]
+pub struct Node {
+    shards: Vec<ShardHost>,
+    rooms: DashMap<String, RoomHandle>,
+    directory: Arc<Directory>,
+    verifier: Arc<Verifier>,
+    room_config: RoomConfig,
+    ids: Arc<IdSource>,
+    next_id: AtomicU64,
+    feed: broadcast::Sender<RoomEvent>,
+}
+
+#[derive(Debug)]
+struct ShardHost {
+    thread: ShardThread,
+    host: MediaHost,
+    rooms: AtomicUsize,
+}
+
+/// A room as the visibility API shows it.
+#[derive(Debug, Clone)]
+pub struct RoomSnapshot {
+    /// The room.
+    pub room: proto::Room,
+    /// Who is in it, hidden participants included.
+    pub participants: Vec<proto::ParticipantInfo>,
+}
+
+/// A participant's signalling session, as the control link drives it.
+#[derive(Debug)]
+pub struct Session {
+    /// Towards the room.
+    pub input: SessionInput,
+    /// From the room: first `Accepted` or `Refused`, then signal messages; the end means close the client's connection.
+    pub output: mpsc::Receiver<ToSignalingKind>,
+}
+
+/// The way from a client to its room. Dropping it tells the room that the connection ended.
+#[derive(Debug)]
+pub struct SessionInput {
+    id: SessionId,
+    room: RoomHandle,
+}
+
+impl SessionInput {
+    /// Hands a client's message to its room; waits while the room is behind.
+    ///
+    /// # Errors
+    /// When the room is over.
+    pub async fn signal(&self, request: proto::SignalRequest) -> Result<(), RoomGone> {
+        self.room.send(RoomMessage::Signal { session: self.id, request }).await
+    }
+}
+
+impl Drop for SessionInput {
+    fn drop(&mut self) {
+        self.room.send_later(RoomMessage::SessionClosed { session: self.id });
+    }
+}
+
+/// The room ended.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the room is over")]
+pub struct RoomGone;
+
+impl Node {
+    /// Opens the sockets and starts the shards.
+    ///
+    /// # Errors
+    /// When a port is in use (the error names it) or the configuration offers clients no address.
+    pub fn start(
+        media: &MediaConfig,
+        room: RoomConfig,
+        verifier: Arc<Verifier>,
+    ) -> anyhow::Result<Arc<Self>> {
+        let certificate = Arc::new(DtlsCertificate::generate().context("making the DTLS certificate")?);
+        let addresses = media.candidates()?;
+        let (events, from_shards) = mpsc::channel(EVENT_BACKLOG);
+        let mut shards = Vec::new();
+        for index in 0..media.shard_count() {
+            let port = match media.udp_port {
+                0 => 0,
+                first => u16::try_from(index)
+                    .ok()
+                    .and_then(|i| first.checked_add(i))
+                    .context("media.udp_port leaves no room for a port per shard below 65536")?,
+            };
+            let bind = SocketAddr::new(media.bind, port);
+            let config = ShardThreadConfig {
+                index,
+                socket: UdpSocketConfig { offload: media.offload, ..UdpSocketConfig::new(bind) },
+                pin: media.pin,
+                shard: ShardConfig::new(Arc::clone(&certificate)),
+                seed: rand::rng().random(),
+            };
+            let thread = ShardThread::spawn(config, events.clone())
+                .with_context(|| format!("media: cannot open UDP port {port} on {}", media.bind))?;
+            let port = thread.local_addr().port();
+            let host = MediaHost {
+                fingerprint: certificate.fingerprint(),
+                candidates: addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
+            };
+            shards.push(ShardHost { thread, host, rooms: AtomicUsize::new(0) });
+        }
+        let node = Arc::new(Self {
+            shards,
+            rooms: DashMap::new(),
+            directory: Arc::default(),
+            verifier,
+            room_config: room,
+            ids: Arc::new(IdSource::new()),
+            next_id: AtomicU64::new(1),
+            feed: broadcast::channel(FEED_BACKLOG).0,
+        });
+        tokio::spawn(dispatch::run(Arc::downgrade(&node), from_shards));
+        Ok(node)
+    }
+
+    /// UDP port of each shard.
+    pub fn media_ports(&self) -> Vec<u16> {
+        self.shards.iter().map(|s| s.thread.local_addr().port()).collect()
+    }
+
+    /// Whether every shard runs.
+    pub fn is_ready(&self) -> bool {
+        self.shards.iter().all(|s| s.thread.is_alive())
+    }
+
+    /// Verifies a token against the clock.
+    ///
+    /// # Errors
+    /// With the reason, in words that may be shown to the token's holder.
+    pub fn verify(&self, token: &str) -> Result<Claims, Refusal> {
+        self.verifier
+            .verify(token, unix_now().as_secs())
+            .map_err(|error| refusal(ErrorCode::Unauthenticated, error.to_string()))
+    }
+
+    /// Opens a session: verifies the token, finds or makes the room, and asks it.
+    ///
+    /// # Errors
+    /// When the token does not let its holder join a room. The room itself may still refuse, on [`Session::output`].
+    pub async fn join(self: &Arc<Self>, open: SessionOpen) -> Result<Session, Refusal> {
+        let claims = self.verify(&open.token)?;
+        let name = claims
+            .join_room()
+            .map_err(|error| refusal(ErrorCode::PermissionDenied, error.to_string()))?
+            .to_owned();
+        for _ in 0..JOIN_ATTEMPTS {
+            let room = self.room_or_new(&name);
+            let id = SessionId(self.next_id());
+            let (sender, output) = mpsc::channel(SESSION_BACKLOG);
+            let message =
+                RoomMessage::Join { session: id, claims: claims.clone(), open: open.clone(), output: sender };
+            if room.send(message).await.is_ok() {
+                return Ok(Session { input: SessionInput { id, room }, output });
+            }
+        }
+        Err(refusal(ErrorCode::Unavailable, "the room is closing; try again"))
+    }
+
+    /// What happens in rooms from now on.
+    pub fn events(&self) -> broadcast::Receiver<RoomEvent> {
+        self.feed.subscribe()
+    }
+
+    /// Every room with its participants.
+    pub async fn snapshots(&self) -> Vec<RoomSnapshot> {
+        let rooms: Vec<RoomHandle> = self.rooms.iter().map(|entry| entry.value().clone()).collect();
+        let mut snapshots = Vec::with_capacity(rooms.len());
+        for room in rooms {
+            snapshots.extend(ask(&room).await);
+        }
+        snapshots.sort_by(|a, b| a.room.name.cmp(&b.room.name));
+        snapshots
+    }
+
+    /// One room with its participants.
+    pub async fn snapshot(&self, name: &str) -> Option<RoomSnapshot> {
+        let room = self.rooms.get(name)?.value().clone();
+        ask(&room).await
+    }
+
+    fn room_or_new(self: &Arc<Self>, name: &str) -> RoomHandle {
+        match self.rooms.entry(name.to_owned()) {
+            Entry::Occupied(entry) if !entry.get().is_closed() => entry.get().clone(),
+            Entry::Occupied(mut entry) => {
+                let room = self.spawn_room(name);
+                entry.insert(room.clone());
+                room
+            }
+            Entry::Vacant(entry) => {
+                let room = self.spawn_room(name);
+                entry.insert(room.clone());
+                room
+            }
+        }
+    }
+
+    fn spawn_room(self: &Arc<Self>, name: &str) -> RoomHandle {
+        let shard = (0..self.shards.len())
+            .min_by_key(|i| self.shards[*i].rooms.load(Ordering::Relaxed))
+            .expect("a node has at least one shard");
+        self.shards[shard].rooms.fetch_add(1, Ordering::Relaxed);
+        actor::spawn(self, name, shard)
+    }
+
+    fn room_ended(&self, name: &str, room: &RoomHandle, shard: usize) {
+        self.rooms.remove_if(name, |_, have| have.is_same(room));
+        self.shards[shard].rooms.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+async fn ask(room: &RoomHandle) -> Option<RoomSnapshot> {
+    let (reply, answer) = oneshot::channel();
+    room.send(RoomMessage::Snapshot { reply }).await.ok()?;
+    answer.await.ok()
+}
+
+/// Time since the Unix epoch.
+pub(crate) fn unix_now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+pub(crate) fn refusal(code: ErrorCode, message: impl Into<String>) -> Refusal {
+    Refusal { code: code.into(), message: message.into() }
+}
+
+type WeakNode = Weak<Node>;
