@@ -1,0 +1,65 @@
+# Two commands matter: `make run` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+CARGO ?= cargo
+# Flags for the development host: make run ARGS="--http-port 8080"
+ARGS ?=
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+.PHONY: setup-build setup-test
+setup-build:
+	@deploy/setup.sh build
+setup-test:
+	@deploy/setup.sh test
+
+client/node_modules/.package-lock.json: client/package-lock.json
+	cd client && npm ci --no-audit --no-fund
+	@touch $@
+tests/e2e/node_modules/.package-lock.json: tests/e2e/package-lock.json
+	cd tests/e2e && npm ci --no-audit --no-fund
+	@touch $@
+.venv/installed: tests/python/requirements.txt
+	python3 -m venv .venv
+	.venv/bin/pip install --quiet --requirement tests/python/requirements.txt
+	@touch $@
+
+.PHONY: client
+client: setup-build client/node_modules/.package-lock.json ## build the visit page into client/dist
+	cd client && npm run --silent build
+
+.PHONY: build
+build: setup-build client ## build everything in release
+	$(CARGO) build --release --locked --bins
+
+.PHONY: run
+run: build ## run signaling and sfu on loopback with development defaults, and print links to join
+	@exec target/release/curtain-dev $(ARGS)
+
+.PHONY: check
+check: setup-build client/node_modules/.package-lock.json ## formatting, lints, docs, client lint and types
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	cd client && npm run --silent lint && npm run --silent typecheck
+
+.PHONY: test
+test: test-rust test-client test-e2e ## every test: Rust, client, real browsers and SDKs
+
+.PHONY: test-rust
+test-rust: setup-build ## unit, property, simulation and service tests
+	$(CARGO) test --locked --workspace
+
+.PHONY: test-client
+test-client: setup-build client/node_modules/.package-lock.json ## tests of the page's own code
+	cd client && npm run --silent test
+
+.PHONY: test-e2e
+test-e2e: setup-test build tests/e2e/node_modules/.package-lock.json .venv/installed ## real clients against the real binaries
+	cd tests/e2e && npm test --silent
+
+.PHONY: clean
+clean: ## remove everything that was built
+	rm -rf target client/dist client/node_modules tests/e2e/node_modules .venv run

@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Makes sure that what a make target needs is on this machine: installs Debian packages where it may (root, or sudo
+# without a password), else names the command that a person must run.
+#
+#   deploy/setup.sh build    to build and run
+#   deploy/setup.sh test     also what the tests with real clients need
+set -euo pipefail
+
+missing=()
+need() { # COMMAND PACKAGE
+    command -v "$1" >/dev/null 2>&1 || missing+=("$2")
+}
+
+command -v cargo >/dev/null || { echo "setup: Rust is missing: see https://rustup.rs" >&2; exit 1; }
+command -v npm >/dev/null || { echo "setup: Node.js 20 or newer with npm is missing" >&2; exit 1; }
+need cc build-essential
+
+if [ "${1:-build}" = test ]; then
+    need chromium chromium
+    need firefox-esr firefox-esr
+    need python3 python3
+    python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
+    need ip iproute2
+    need unshare util-linux
+fi
+
+[ "${#missing[@]}" -eq 0 ] && exit 0
+if [ "$(id -u)" -eq 0 ]; then
+    as_root=()
+elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+    as_root=(sudo -n)
+else
+    echo "setup: packages are missing and this user may not install them. Run:" >&2
+    echo "  sudo apt-get update && sudo apt-get install -y ${missing[*]}" >&2
+    exit 1
+fi
+echo "setup: installing ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+"${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 update -qq
+"${as_root[@]}" apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
