@@ -23,7 +23,7 @@ export interface TrackFacts {
  * The truth about a participant's media. "Encrypted" needs frames that did authenticate on this device (or, for
  * oneself, that were encrypted); what a publisher or the server declares can only make it worse.
  */
-export function encryptionStatus(active: boolean, tracks: TrackFacts[]): EncryptionStatus {
+export function encryptionStatus(active: boolean, tracks: TrackFacts[], local = false): EncryptionStatus {
   if (!active) {
     return { level: 'off', label: 'Not end-to-end encrypted' };
   }
@@ -43,7 +43,7 @@ export function encryptionStatus(active: boolean, tracks: TrackFacts[]): Encrypt
   if (tracks.some(({ cipher }) => cipher?.passing === true)) {
     return { level: 'encrypted', label: 'End-to-end encrypted' };
   }
-  return { level: 'waiting', label: 'Nothing to decrypt yet' };
+  return { level: 'waiting', label: local ? 'Nothing sent yet' : 'Nothing to decrypt yet' };
 }
 
 /** Follows {@link encryptionStatus} of a participant. */
@@ -74,5 +74,5 @@ export function useEncryptionStatus(
     declared: publication.isEncrypted,
     cipher: states?.get(publication.trackSid),
   }));
-  return encryptionStatus(e2ee !== undefined && (!participant.isLocal || e2ee.isEnabled), tracks);
+  return encryptionStatus(e2ee !== undefined && (!participant.isLocal || e2ee.isEnabled), tracks, participant.isLocal);
 }

@@ -41,6 +41,19 @@ interface Transformable {
 }
 declare const RTCRtpScriptTransform: new (worker: Worker, options: PipeOptions) => unknown;
 
+/** A sender, with what the watch saw of it the last time. */
+interface Watched {
+  sender: RTCRtpSender;
+  sent: number;
+  reports: number;
+  reportsThen: number;
+  suspicions: number;
+}
+
+const WATCH_INTERVAL_MS = 3000;
+/** Frames or packets in one interval that must have led to a report of the worker. */
+const WATCH_MINIMUM = 20;
+
 /** Whether this browser can encrypt media end to end. */
 export function canEncrypt(): boolean {
   return (
@@ -57,7 +70,10 @@ export function canEncrypt(): boolean {
  *
  * - a sender or receiver gets its transform in the task that creates it, before media can flow;
  * - frames are dropped while there is no key, when they do not authenticate, or when their codec is not known;
- * - if a transform cannot be attached, the sender loses its track and the receiver's track is stopped.
+ * - if a transform cannot be attached, the sender loses its track and the receiver's track is stopped;
+ * - if a sender sends while its transform sees no frame, it loses its track. Browsers with script transforms send plainly
+ *   then: it is how "missing key at index 241" comes about (client-sdk-js issue 2103; 241 is the last byte of one of
+ *   Firefox's first plain frames).
  */
 export class CurtainE2EEManager implements BaseE2EEManager {
   readonly #worker: Worker;
@@ -71,6 +87,9 @@ export class CurtainE2EEManager implements BaseE2EEManager {
   readonly #stateListeners = new Set<() => void>();
   #key: { key: CryptoKey; keyIndex: number } | undefined;
   #room: Room | undefined;
+  /** Senders whose browser would send plainly if their transform did not run. */
+  readonly #watched = new Map<PipeId, Watched>();
+  #watchTimer: ReturnType<typeof setInterval> | undefined;
   #lastPipe = 0;
   #localEnabled = false;
 
@@ -111,6 +130,8 @@ export class CurtainE2EEManager implements BaseE2EEManager {
 
   /** Ends the worker. No media passes afterwards. */
   dispose(): void {
+    clearInterval(this.#watchTimer);
+    this.#watched.clear();
     this.#worker.terminate();
     this.#stateListeners.clear();
   }
@@ -230,6 +251,33 @@ export class CurtainE2EEManager implements BaseE2EEManager {
   #attachSender(sender: RTCRtpSender, track: LocalTrack): void {
     if (!this.#attach(sender, 'seal', track.kind === 'audio' ? 'audio' : 'video')) {
       void sender.replaceTrack(null);
+      return;
+    }
+    const pipe = this.#pipes.get(sender);
+    if (pipe !== undefined && !(sender as unknown as Transformable).createEncodedStreams) {
+      this.#watched.set(pipe, { sender, sent: 0, reports: 0, reportsThen: 0, suspicions: 0 });
+      this.#watchTimer ??= setInterval(() => void this.#watch(), WATCH_INTERVAL_MS);
+    }
+  }
+
+  async #watch(): Promise<void> {
+    for (const [pipe, watched] of this.#watched) {
+      let sent = 0;
+      for (const stat of (await watched.sender.getStats()).values() as Iterable<RTCOutboundRtpStreamStats>) {
+        if (stat.type === 'outbound-rtp') {
+          sent += (stat.kind === 'video' ? stat.framesSent : stat.packetsSent) ?? 0;
+        }
+      }
+      const silent = watched.reports === watched.reportsThen && sent - watched.sent >= WATCH_MINIMUM;
+      // Twice in a row: a report may be under way the first time.
+      watched.suspicions = silent ? watched.suspicions + 1 : 0;
+      watched.sent = sent;
+      watched.reportsThen = watched.reports;
+      if (watched.suspicions >= 2) {
+        this.#watched.delete(pipe);
+        await watched.sender.replaceTrack(null);
+        this.#emitError(new Error('A track was not encrypted by this browser and was stopped.'), undefined);
+      }
     }
   }
 
@@ -281,6 +329,7 @@ export class CurtainE2EEManager implements BaseE2EEManager {
     if (pipe !== undefined) {
       this.#owners.delete(pipe);
       this.#states.delete(pipe);
+      this.#watched.delete(pipe);
       this.#changed();
     }
   }
@@ -313,6 +362,10 @@ export class CurtainE2EEManager implements BaseE2EEManager {
 
   #onReport({ pipe, passed, dropped, passing, reason }: PipeReport): void {
     const before = this.#states.get(pipe);
+    const watched = this.#watched.get(pipe);
+    if (watched) {
+      watched.reports += 1;
+    }
     this.#states.set(pipe, { passed, dropped, passing, reason });
     const owner = this.#owners.get(pipe);
     if (!passing && (before === undefined || before.passing !== false)) {

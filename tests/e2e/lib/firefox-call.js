@@ -6,7 +6,7 @@ const say = (finding, value) => process.stdout.write(`${JSON.stringify({ finding
 const running = [];
 let failed = false;
 try {
-  const host = await DevHost.start('--bind', '10.99.0.1', '--advertise', '10.99.0.1');
+  const host = await DevHost.start('--media-bind', '10.99.0.1');
   running.push(host);
   const chromium = await startChromium();
   running.push(chromium);
@@ -47,7 +47,7 @@ try {
   const video = await wrong.from('chromium', 'video');
   say('wrong-key', { packets: video.packets, frames: video.frames });
 
-  say('dropped-for-no-encryption', { count: (await host.metric('', 'reason="not_encrypted"')) ?? 0 });
+  say('dropped-for-no-encryption', { count: (await host.metric('curtain_drops_total', 'reason="not_encrypted"')) ?? 0 });
 } catch (error) {
   failed = true;
   say('error', { message: String(error?.stack ?? error), log: running[0]?.log });

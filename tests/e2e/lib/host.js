@@ -62,9 +62,11 @@ class Host {
 export class DevHost extends Host {
   static async start(...flags) {
     const host = new DevHost();
+    host.folder = mkdtempSync(join(tmpdir(), 'curtain-dev-'));
     host.child = new Child(process.env.CURTAIN_DEV ?? release('curtain-dev'), [
       '--json',
       ...['--http-port', '0', '--sfu-http-port', '0', '--udp-port', '0', '--control-port', '0'],
+      ...['--data-dir', host.folder, '--page', join(repository, 'client/dist')],
       ...flags,
     ]);
     try {
@@ -83,7 +85,7 @@ export class DevHost extends Host {
       host.patient = ready.patient;
       host.key = new URLSearchParams(new URL(ready.clinician).hash.slice(1)).get('key');
     } catch (error) {
-      await host.child.stop();
+      await host.stop();
       throw error;
     }
     return host;
@@ -94,7 +96,9 @@ export class DevHost extends Host {
   }
 
   async stop() {
-    return this.child.stop();
+    const how = await this.child.stop();
+    rmSync(this.folder, { recursive: true, force: true });
+    return how;
   }
 }
 

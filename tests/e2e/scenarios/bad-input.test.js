@@ -218,7 +218,7 @@ test('garbage and forgeries at the media port', { timeout: 60_000 }, async () =>
     return undefined;
   });
   assert.ok(relay?.port, 'the page knows its relay');
-  const before = (await host.metric('drop')) ?? 0;
+  const before = (await host.metric('curtain_drops_total')) ?? 0;
   const socket = createSocket('udp4');
   const send = (datagram) => new Promise((resolve) => socket.send(datagram, relay.port, relay.address, resolve));
 
@@ -271,6 +271,6 @@ test('garbage and forgeries at the media port', { timeout: 60_000 }, async () =>
   await sleep(1000);
   socket.close();
   assert.deepEqual(answers, [], 'the relay answers an address that proved nothing');
-  const drops = (await host.metric('drop')) - before;
+  const drops = (await host.metric('curtain_drops_total')) - before;
   assert.ok(drops > sent / 2, `${drops} of ${sent} datagrams were counted as dropped`);
 });

@@ -170,7 +170,7 @@ test('media that claims to be encrypted and is not is dropped and counted', { ti
   const other = await joined('other', room('liar'));
   const liar = await participant();
   await injectStockSdk(liar, host.page);
-  const countedBefore = (await host.metric('', 'reason="not_encrypted"')) ?? 0;
+  const countedBefore = (await host.metric('curtain_drops_total', 'reason="not_encrypted"')) ?? 0;
   await liar.evaluate(
     async ({ ws, token }) => {
       const room = new LivekitClient.Room();
@@ -202,7 +202,7 @@ test('media that claims to be encrypted and is not is dropped and counted', { ti
     const entries = (await page.received()).filter(({ from }) => from === 'liar');
     assert.ok(entries.every(({ packets, frames }) => packets === 0 && frames === 0), JSON.stringify(entries));
   }
-  assert.ok((await host.metric('', 'reason="not_encrypted"')) > countedBefore, 'the drops are not counted');
+  assert.ok((await host.metric('curtain_drops_total', 'reason="not_encrypted"')) > countedBefore, 'the drops are not counted');
   await safe.receives('other');
 });
 
