@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use slab::Slab;
 
 /// Index of an entry in a [`Slots`] with the generation it was made in. Never leaves its shard.
-pub struct Key<T> {
+pub(crate) struct Key<T> {
     index: u32,
     generation: u32,
     of: PhantomData<fn() -> T>,

@@ -1,0 +1,315 @@
+//! What a client receives: one track, repaired by NACK and RTX, put together to frames, every byte checked.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use super::frames::{self, Coding, FrameId};
+use super::rtp::{Parsed, ReportBlock};
+
+/// Time between two requests for one packet.
+const NACK_EVERY: Duration = Duration::from_millis(60);
+/// After this long a gap is given up and the stream goes on behind it.
+const GIVE_UP: Duration = Duration::from_millis(1500);
+
+/// How a track arrives.
+#[derive(Debug, Clone, Copy)]
+pub struct SinkConfig {
+    /// SSRC of the stream.
+    pub ssrc: u32,
+    /// SSRC of its retransmissions.
+    pub rtx_ssrc: Option<u32>,
+    /// Payload type of retransmissions.
+    pub rtx_pt: Option<u8>,
+    /// Form of its frames.
+    pub coding: Coding,
+}
+
+/// A frame that arrived whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FrameReceived {
+    /// Which one it is.
+    pub id: FrameId,
+    /// When its last packet arrived.
+    pub at: Instant,
+    /// Whether it is a key frame.
+    pub key: bool,
+    /// RTP timestamp.
+    pub timestamp: u32,
+    /// VP8 picture id.
+    pub picture_id: Option<u16>,
+    /// VP8 TL0PICIDX.
+    pub tl0: Option<u8>,
+    /// Extended sequence number of its last packet.
+    pub last_seq: u64,
+}
+
+#[derive(Debug)]
+struct Packet {
+    marker: bool,
+    timestamp: u32,
+    payload: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Gap {
+    since: Instant,
+    asked: Option<Instant>,
+}
+
+/// A receiving stream.
+#[derive(Debug)]
+pub struct Sink {
+    config: SinkConfig,
+    /// Whole frames in the order of the stream.
+    pub frames: Vec<FrameReceived>,
+    /// Frames whose bytes are not what a source sent.
+    pub broken: u32,
+    /// Packets on the stream itself.
+    pub packets: u64,
+    /// Packets on the RTX stream that filled a gap.
+    pub repaired: u64,
+    /// Packets that were there already.
+    pub duplicates: u64,
+    /// Gaps given up.
+    pub abandoned: u32,
+    /// Packets asked for again.
+    pub nacked: u64,
+    /// Sequence number of the first packet.
+    pub first_seq: Option<u16>,
+    /// Payload bytes of the stream itself.
+    pub octets: u64,
+    /// Sender reports: NTP time and RTP timestamp of the last, and when it came.
+    pub last_sr: Option<(u64, u32, Instant)>,
+    /// Packets that the last sender report claims.
+    pub sr_packets: u32,
+    waiting: BTreeMap<u64, Packet>,
+    gaps: BTreeMap<u64, Gap>,
+    next: u64,
+    highest: Option<u64>,
+    base: u64,
+    reported: (u64, u64),
+}
+
+impl Sink {
+    pub(super) fn new(config: SinkConfig) -> Self {
+        Self {
+            config,
+            frames: Vec::new(),
+            broken: 0,
+            packets: 0,
+            repaired: 0,
+            duplicates: 0,
+            abandoned: 0,
+            nacked: 0,
+            first_seq: None,
+            octets: 0,
+            last_sr: None,
+            sr_packets: 0,
+            waiting: BTreeMap::new(),
+            gaps: BTreeMap::new(),
+            next: 0,
+            highest: None,
+            base: 0,
+            reported: (0, 0),
+        }
+    }
+
+    /// How it was made.
+    pub fn config(&self) -> &SinkConfig {
+        &self.config
+    }
+
+    /// Takes a packet of the stream or of its RTX stream.
+    pub(super) fn packet(&mut self, packet: &Parsed<'_>, now: Instant) {
+        let head = packet.head;
+        let is_rtx = Some(head.ssrc) == self.config.rtx_ssrc;
+        let (seq, payload) = match (is_rtx, packet.payload) {
+            (true, [hi, lo, payload @ ..]) => (u16::from_be_bytes([*hi, *lo]), payload),
+            // Padding for probes.
+            (true, _) => return,
+            (false, payload) => (head.seq, payload),
+        };
+        let Some(highest) = self.highest else {
+            if !is_rtx {
+                // Room below for packets that were overtaken.
+                let first = 0x10_0000 + u64::from(seq);
+                self.first_seq = Some(seq);
+                self.highest = Some(first);
+                (self.next, self.base) = (first, first);
+                self.accept(first, head.marker, head.timestamp, payload, now);
+                self.packets += 1;
+                self.octets += payload.len() as u64;
+            }
+            return;
+        };
+        let index = highest.wrapping_add_signed(i64::from(seq.wrapping_sub(highest as u16) as i16));
+        let fresh = self.accept(index, head.marker, head.timestamp, payload, now);
+        if !fresh {
+            self.duplicates += 1;
+        } else if is_rtx {
+            self.repaired += 1;
+        } else {
+            self.packets += 1;
+            self.octets += payload.len() as u64;
+        }
+    }
+
+    fn accept(&mut self, index: u64, marker: bool, timestamp: u32, payload: &[u8], now: Instant) -> bool {
+        // One that was overtaken by the very first moves the start back, while nothing was taken from there.
+        if index < self.next && self.frames.is_empty() && self.next - index < 50 && self.next == self.base {
+            for gap in index + 1..self.next {
+                self.gaps.entry(gap).or_insert(Gap { since: now, asked: None });
+            }
+            (self.next, self.base) = (index, index);
+        }
+        if index < self.next || self.waiting.contains_key(&index) {
+            return false;
+        }
+        let highest = self.highest.unwrap_or(index);
+        for gap in highest + 1..index {
+            self.gaps.insert(gap, Gap { since: now, asked: None });
+        }
+        self.highest = Some(highest.max(index));
+        self.gaps.remove(&index);
+        self.waiting.insert(index, Packet { marker, timestamp, payload: payload.to_vec() });
+        self.assemble(now);
+        true
+    }
+
+    /// Takes out whole frames at the front.
+    fn assemble(&mut self, now: Instant) {
+        loop {
+            let mut frame = Vec::new();
+            let mut end = None;
+            let mut info = (None, None);
+            for (expected, (index, packet)) in (self.next..).zip(self.waiting.range(self.next..)) {
+                if expected != *index {
+                    break;
+                }
+                let (descriptor, start) = match self.config.coding {
+                    Coding::Opus => ((None, None, 0), true),
+                    Coding::Vp8 => match descriptor(&packet.payload) {
+                        Some((start, picture, tl0, len)) => ((picture, tl0, len), start),
+                        None => ((None, None, 0), false),
+                    },
+                };
+                let (picture, tl0, skip) = descriptor;
+                if start != (expected == self.next) {
+                    // The frame's beginning is missing, or its end.
+                    self.broken += 1;
+                    end = Some((*index, packet.timestamp));
+                    frame.clear();
+                    break;
+                }
+                if start {
+                    info = (picture, tl0);
+                }
+                frame.extend(&packet.payload[skip..]);
+                if packet.marker || self.config.coding == Coding::Opus {
+                    end = Some((*index, packet.timestamp));
+                    break;
+                }
+            }
+            let Some((last, timestamp)) = end else { return };
+            match frames::verify(self.config.coding, &frame) {
+                Some(id) => self.frames.push(FrameReceived {
+                    id,
+                    at: now,
+                    key: frame[0] & 1 == 0,
+                    timestamp,
+                    picture_id: info.0,
+                    tl0: info.1,
+                    last_seq: last,
+                }),
+                None if !frame.is_empty() => self.broken += 1,
+                None => {}
+            }
+            self.next = last + 1;
+            self.waiting = self.waiting.split_off(&self.next);
+        }
+    }
+
+    /// Numbers to ask for now. Gives up what was missing too long.
+    pub(super) fn tick(&mut self, now: Instant) -> Vec<u16> {
+        let mut ask = Vec::new();
+        let mut given_up = None;
+        let repairable = self.config.rtx_ssrc.is_some();
+        for (index, gap) in &mut self.gaps {
+            let wait = if repairable { GIVE_UP } else { Duration::from_millis(100) };
+            if now.duration_since(gap.since) > wait {
+                given_up = Some(*index);
+            } else if repairable && gap.asked.is_none_or(|asked| now.duration_since(asked) >= NACK_EVERY) {
+                gap.asked = Some(now);
+                self.nacked += 1;
+                ask.push(*index as u16);
+            }
+        }
+        if let Some(index) = given_up {
+            self.abandoned += 1;
+            self.gaps = self.gaps.split_off(&(index + 1));
+            let restart = self.waiting.range(index + 1..).find(|(_, packet)| {
+                self.config.coding == Coding::Opus
+                    || descriptor(&packet.payload).is_some_and(|(start, ..)| start)
+            });
+            self.next = restart.map_or(index + 1, |(index, _)| *index);
+            self.waiting = self.waiting.split_off(&self.next);
+            self.assemble(now);
+        }
+        ask
+    }
+
+    /// The block for a receiver report.
+    pub(super) fn report(&mut self, now: Instant) -> Option<ReportBlock> {
+        let highest = self.highest?;
+        let expected = highest - self.base + 1;
+        let (last_expected, last_received) = std::mem::replace(&mut self.reported, (expected, self.packets));
+        let (span, got) = (expected - last_expected, self.packets - last_received);
+        let lost = span.saturating_sub(got);
+        let fraction = if span == 0 { 0 } else { (lost * 256 / span).min(255) as u8 };
+        let (last_sr, delay) = match self.last_sr {
+            Some((ntp, _, at)) => {
+                ((ntp >> 16) as u32, (now.duration_since(at).as_secs_f64() * 65536.0) as u32)
+            }
+            None => (0, 0),
+        };
+        Some(ReportBlock {
+            ssrc: self.config.ssrc,
+            fraction_lost: fraction,
+            lost: expected.saturating_sub(self.packets) as u32,
+            highest: highest as u32,
+            last_sr,
+            delay,
+        })
+    }
+}
+
+/// Start of frame, picture id, TL0PICIDX and length of a VP8 payload descriptor (RFC 7741 section 4.2).
+fn descriptor(payload: &[u8]) -> Option<(bool, Option<u16>, Option<u8>, usize)> {
+    let first = *payload.first()?;
+    let start = first & 0x10 != 0 && first & 0x07 == 0;
+    if first & 0x80 == 0 {
+        return Some((start, None, None, 1));
+    }
+    let flags = *payload.get(1)?;
+    let mut at = 2;
+    let mut picture = None;
+    let mut tl0 = None;
+    if flags & 0x80 != 0 {
+        let b = *payload.get(at)?;
+        if b & 0x80 != 0 {
+            picture = Some(u16::from_be_bytes([b & 0x7f, *payload.get(at + 1)?]));
+            at += 2;
+        } else {
+            picture = Some(u16::from(b));
+            at += 1;
+        }
+    }
+    if flags & 0x40 != 0 {
+        tl0 = Some(*payload.get(at)?);
+        at += 1;
+    }
+    if flags & 0x30 != 0 {
+        at += 1;
+    }
+    (at < payload.len()).then_some((start, picture, tl0, at))
+}

@@ -1,0 +1,544 @@
+//! A shard, a network and clients, run together under a virtual clock. Plays the part of room logic as well: it makes up
+//! ids, SSRCs and sections and gives the commands that a room would give.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::bot::{Bot, Coding, LayerConfig, SinkConfig, SourceConfig, TWCC_ID};
+use super::clock;
+use super::net::{Link, Network};
+use crate::command::{
+    Codec, CodecParams, DataChannelSpec, DataLabel, Extension, ExtensionMap, IceCredentials, MediaKind,
+    ReceiveSection, SendSection, ShardCommand, ShardEvent, SsrcPair, SubscriptionTarget, TrackPolicy,
+};
+use crate::ids::{Mid, PeerId, Pt, Rid, Ssrc, SubId, TrackId};
+use crate::shard::{Shard, ShardConfig};
+use crate::stats::ShardStats;
+use crate::transport::{DtlsCertificate, TransportTimeouts};
+use crate::tx::TxQueue;
+
+/// Where the relay listens.
+pub const RELAY: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::new(198, 51, 100, 1)), 7000);
+
+const VP8: Pt = Pt(96);
+const VP8_RTX: Pt = Pt(97);
+const OPUS: Pt = Pt(111);
+/// Payload types are another's choice at the subscriber, so that the rewriting shows.
+const VP8_DOWN: Pt = Pt(102);
+const VP8_DOWN_RTX: Pt = Pt(103);
+const OPUS_DOWN: Pt = Pt(109);
+
+/// How a client publishes a track. See [`World::publish`].
+#[derive(Debug, Clone, Copy)]
+pub struct Publish {
+    /// Form of the frames.
+    pub coding: Coding,
+    /// Bytes of a delta frame of each layer, lowest first. More than one is simulcast by rid.
+    pub layers: &'static [usize],
+    /// Time between frames.
+    pub interval: Duration,
+    /// First sequence number.
+    pub first_seq: u16,
+    /// Whether frames carry the trailer.
+    pub encrypted: bool,
+    /// Whether the room demands it.
+    pub require_encryption: bool,
+    /// Whether the description announces SSRCs. Simulcast never does, as with Chromium.
+    pub announced: bool,
+    /// Whether the relay and the publisher negotiate RTX.
+    pub rtx: bool,
+    /// Audio level, in -dBov.
+    pub audio_level: Option<u8>,
+}
+
+impl Publish {
+    /// VP8 at 30 frames a second, some 640 kbit/s.
+    pub fn video() -> Self {
+        Self {
+            coding: Coding::Vp8,
+            layers: &[2700],
+            interval: Duration::from_millis(33),
+            first_seq: 100,
+            encrypted: true,
+            require_encryption: true,
+            announced: false,
+            rtx: true,
+            audio_level: None,
+        }
+    }
+
+    /// VP8 in three layers.
+    pub fn simulcast() -> Self {
+        Self { layers: &[400, 1500, 4000], ..Self::video() }
+    }
+
+    /// Opus in packets of 20 ms.
+    pub fn audio() -> Self {
+        Self {
+            coding: Coding::Opus,
+            layers: &[120],
+            interval: Duration::from_millis(20),
+            rtx: false,
+            audio_level: Some(25),
+            ..Self::video()
+        }
+    }
+}
+
+/// A published track, as the world knows it.
+#[derive(Debug, Clone)]
+pub struct Track {
+    /// Its id.
+    pub id: TrackId,
+    /// Which bot sends it.
+    pub bot: usize,
+    /// The bot's name for it.
+    pub source: u32,
+    /// Its media section.
+    pub mid: Mid,
+    /// How it is published.
+    pub publish: Publish,
+    /// What the relay knows of its section.
+    pub section: ReceiveSection,
+}
+
+/// A subscription, as the world knows it.
+#[derive(Debug, Clone, Copy)]
+pub struct Sub {
+    /// Its id.
+    pub id: SubId,
+    /// Which bot receives it.
+    pub bot: usize,
+    /// SSRC at the receiver.
+    pub ssrc: u32,
+}
+
+/// A shard with clients.
+pub struct World {
+    /// The shard.
+    pub shard: Shard,
+    /// The network.
+    pub net: Network,
+    /// The clients; [`World::peer`] of the same index is theirs at the relay.
+    pub bots: Vec<Bot>,
+    /// Events so far, with their time. Stats, quality and levels are kept apart.
+    pub events: Vec<(Instant, ShardEvent)>,
+    /// Events of [`ShardEvent::Quality`], [`ShardEvent::AudioLevels`] and [`ShardEvent::Stats`].
+    pub reports: Vec<(Instant, ShardEvent)>,
+    /// RTP packets that the shard sent, by destination and SSRC.
+    pub rtp_out: BTreeMap<(SocketAddr, u32), u64>,
+    /// Runs that the shard queued, and the datagrams in them.
+    pub runs: (u64, u64),
+    /// Data messages are passed on to all other peers, as a room does.
+    pub relay_data: bool,
+    certificate: Arc<DtlsCertificate>,
+    tx: TxQueue,
+    now: Instant,
+    start: Instant,
+    seed: u64,
+    next_id: u64,
+    sections: BTreeMap<usize, Vec<ReceiveSection>>,
+    ice: BTreeMap<usize, IceCredentials>,
+}
+
+impl World {
+    /// An empty world.
+    ///
+    /// # Panics
+    /// When the machine cannot make a key.
+    pub fn new(seed: u64) -> Self {
+        Self::with_timeouts(seed, TransportTimeouts::default())
+    }
+
+    /// The same with other timeouts.
+    ///
+    /// # Panics
+    /// When the machine cannot make a key.
+    pub fn with_timeouts(seed: u64, timeouts: TransportTimeouts) -> Self {
+        let now = clock::epoch();
+        let certificate = Arc::new(DtlsCertificate::generate().expect("key generation works"));
+        let config = ShardConfig { certificate: Arc::clone(&certificate), timeouts };
+        Self {
+            shard: Shard::new(config, seed, now, Duration::from_secs(1_700_000_000)),
+            net: Network::new(seed, now),
+            bots: Vec::new(),
+            events: Vec::new(),
+            reports: Vec::new(),
+            rtp_out: BTreeMap::new(),
+            runs: (0, 0),
+            relay_data: false,
+            certificate,
+            tx: TxQueue::new(),
+            now,
+            start: now,
+            seed,
+            next_id: 1000,
+            sections: BTreeMap::new(),
+            ice: BTreeMap::new(),
+        }
+    }
+
+    /// The present.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Time since the start.
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.start
+    }
+
+    /// The shard's counters.
+    pub fn stats(&self) -> &ShardStats {
+        self.shard.stats()
+    }
+
+    /// Id of a bot's transport.
+    pub fn peer(&self, bot: usize) -> PeerId {
+        PeerId(bot as u64 + 1)
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    /// Adds a client that begins to connect, over these links to and from the relay.
+    pub fn add_bot(&mut self, up: Link, down: Link) -> usize {
+        let bot = self.bots.len();
+        let addr = SocketAddr::from(([203, 0, 113, 1], 10_000 + bot as u16));
+        self.net.set_link(addr, RELAY, up);
+        self.net.set_link(RELAY, addr, down);
+        let seed = self.seed.wrapping_mul(31).wrapping_add(bot as u64);
+        // Half of them open data channels, the others take the relay's: LiveKit's two kinds of connection.
+        let opens = bot.is_multiple_of(2);
+        self.bots.push(Bot::new(addr, seed, opens, self.now));
+        let ice = IceCredentials { ufrag: format!("relay{bot}x{seed}"), pwd: format!("{seed:024}") };
+        let spec = |label, ordered, max_retransmits| DataChannelSpec { label, ordered, max_retransmits };
+        let data_channels = match opens {
+            true => Vec::new(),
+            false => {
+                vec![spec(DataLabel::Reliable, true, None), spec(DataLabel::Lossy, false, Some(0))]
+            }
+        };
+        let peer = self.peer(bot);
+        self.command(ShardCommand::OpenPeer { peer, ice: ice.clone(), data_channels });
+        let remote = self.bots[bot].description();
+        self.command(ShardCommand::SetRemote { peer, remote });
+        self.ice.insert(bot, ice.clone());
+        self.bots[bot].connect(ice, self.certificate.fingerprint(), self.now);
+        bot
+    }
+
+    /// Adds several clients on clean links and lets them connect.
+    ///
+    /// # Panics
+    /// When one of them does not connect within two seconds.
+    pub fn connect(&mut self, count: usize) {
+        for _ in 0..count {
+            self.add_bot(Link::clean(), Link::clean());
+        }
+        self.run(Duration::from_secs(2));
+        assert!(self.bots.iter().all(Bot::is_connected), "all connect");
+    }
+
+    /// Changes the links of a client.
+    pub fn set_links(&mut self, bot: usize, up: Link, down: Link) {
+        let addr = self.bots[bot].addr();
+        self.net.set_link(addr, RELAY, up);
+        self.net.set_link(RELAY, addr, down);
+    }
+
+    /// Credentials of the relay's end of a bot's transport.
+    pub fn relay_ice(&self, bot: usize) -> IceCredentials {
+        self.ice[&bot].clone()
+    }
+
+    /// Digest of the relay's certificate.
+    pub fn certificate(&self) -> &DtlsCertificate {
+        &self.certificate
+    }
+
+    /// Gives the shard a command.
+    pub fn command(&mut self, command: ShardCommand) {
+        self.shard.handle_command(command, &mut self.tx, self.now);
+        self.deliver();
+    }
+
+    /// Gives the shard a datagram as if it came from `from`, now.
+    pub fn inject(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let mut datagram = datagram.to_vec();
+        self.shard.handle_datagram(from, &mut datagram, &mut self.tx, self.now);
+        self.deliver();
+    }
+
+    /// Negotiates a section for a new track of a bot, publishes it and lets the bot send.
+    pub fn publish(&mut self, bot: usize, publish: Publish) -> Track {
+        let track = self.announce(bot, publish);
+        self.start_track(&track);
+        track
+    }
+
+    /// The command part of [`World::publish`] alone: the relay knows the track, the bot does not send.
+    pub fn announce(&mut self, bot: usize, publish: Publish) -> Track {
+        let source = self.id() as u32;
+        let mid = Mid::new(&format!("m{source}")).expect("a short mid");
+        let section = receive_section(mid, source, &publish);
+        self.sections.entry(bot).or_default().push(section.clone());
+        let track = Track { id: TrackId(self.id()), bot, source, mid, publish, section };
+        self.negotiate(bot);
+        self.command(ShardCommand::Publish {
+            peer: self.peer(bot),
+            mid,
+            track: track.id,
+            policy: TrackPolicy { require_encryption: publish.require_encryption, muted: false },
+        });
+        track
+    }
+
+    /// Lets the bot send an announced track.
+    pub fn start_track(&mut self, track: &Track) {
+        let now = self.now;
+        self.bots[track.bot].publish(source_config(track), now);
+    }
+
+    /// Gives the relay a bot's sections again.
+    pub fn negotiate(&mut self, bot: usize) {
+        let sections = self.sections.get(&bot).cloned().unwrap_or_default();
+        self.command(ShardCommand::SetReceive { peer: self.peer(bot), sections });
+    }
+
+    /// Takes a track's section out of its bot's description.
+    pub fn remove_section(&mut self, track: &Track) {
+        if let Some(sections) = self.sections.get_mut(&track.bot) {
+            sections.retain(|section| section.mid != track.mid);
+        }
+        self.negotiate(track.bot);
+    }
+
+    /// Sends a track to a bot, which expects it.
+    pub fn subscribe(&mut self, track: &Track, bot: usize) -> Sub {
+        self.subscribe_with(track, bot, SubscriptionTarget::default())
+    }
+
+    /// The same with a target.
+    pub fn subscribe_with(&mut self, track: &Track, bot: usize, target: SubscriptionTarget) -> Sub {
+        let id = SubId(self.id());
+        let ssrc = 0x5000_0000 + self.id() as u32;
+        let (kind, codecs, rtx_ssrc) = match track.publish.coding {
+            Coding::Opus => (MediaKind::Audio, vec![opus(OPUS_DOWN)], None),
+            Coding::Vp8 => {
+                let rtx = 0x5800_0000 + self.id() as u32;
+                (MediaKind::Video, vec![vp8(VP8_DOWN, Some(VP8_DOWN_RTX))], Some(rtx))
+            }
+        };
+        let section = SendSection {
+            mid: Mid::new(&format!("s{}", id.0)).expect("a short mid"),
+            kind,
+            ssrc: Ssrc(ssrc),
+            rtx_ssrc: rtx_ssrc.map(Ssrc),
+            codecs,
+            extensions: extensions(),
+            cname: Arc::from(format!("publisher{}", track.bot)),
+        };
+        self.bots[bot].receive(SinkConfig {
+            ssrc,
+            rtx_ssrc,
+            rtx_pt: rtx_ssrc.map(|_| VP8_DOWN_RTX.0),
+            coding: track.publish.coding,
+        });
+        let peer = self.peer(bot);
+        self.command(ShardCommand::Subscribe { sub: id, track: track.id, peer, section, target });
+        Sub { id, bot, ssrc }
+    }
+
+    /// RTP packets that the shard sent on a subscription's SSRCs, retransmissions included.
+    pub fn sent_on(&self, sub: &Sub) -> u64 {
+        let to = self.bots[sub.bot].addr();
+        let config = self.bots[sub.bot].sink(sub.ssrc).config();
+        [Some(config.ssrc), config.rtx_ssrc]
+            .into_iter()
+            .flatten()
+            .map(|ssrc| self.rtp_out.get(&(to, ssrc)).copied().unwrap_or(0))
+            .sum()
+    }
+
+    /// Events of one kind.
+    pub fn events_like(&self, wanted: impl Fn(&ShardEvent) -> bool) -> usize {
+        self.events.iter().filter(|(_, event)| wanted(event)).count()
+    }
+
+    /// Lets time pass.
+    ///
+    /// # Panics
+    /// When the shard or a bot asks for the same instant without end.
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut turns_at_now = 0;
+        loop {
+            self.collect();
+            let due = [self.net.next_arrival(), self.shard.poll_timeout()]
+                .into_iter()
+                .chain(self.bots.iter().map(Bot::poll_timeout))
+                .flatten()
+                .min();
+            let Some(at) = due.filter(|at| *at <= end) else { break };
+            turns_at_now = if at > self.now { 0 } else { turns_at_now + 1 };
+            assert!(turns_at_now < 10_000, "time stands still");
+            self.now = self.now.max(at);
+            let now = self.now;
+            while let Some(arrival) = self.net.arrive(now) {
+                if arrival.to == RELAY {
+                    self.inject(arrival.from, &arrival.bytes);
+                } else if let Some(bot) = self.bots.iter_mut().find(|bot| bot.addr() == arrival.to) {
+                    bot.handle(&arrival.bytes, now);
+                }
+            }
+            if self.shard.poll_timeout().is_some_and(|at| at <= now) {
+                self.shard.handle_timeout(&mut self.tx, now);
+                self.deliver();
+            }
+            for bot in &mut self.bots {
+                if bot.poll_timeout().is_some_and(|at| at <= now) {
+                    bot.handle_timeout(now);
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    /// Puts what the bots want to send on the network.
+    fn collect(&mut self) {
+        for bot in &mut self.bots {
+            for datagram in bot.take_datagrams() {
+                self.net.send(bot.addr(), RELAY, &datagram, self.now);
+            }
+        }
+    }
+
+    /// Puts what the shard wants to send on the network, and takes its events.
+    fn deliver(&mut self) {
+        self.runs.0 += self.tx.transmits().len() as u64;
+        for (to, datagram) in self.tx.datagrams() {
+            self.runs.1 += 1;
+            if let (Some(128..=191), Some(kind)) = (datagram.first(), datagram.get(1))
+                && !(64..=95).contains(&(kind & 0x7f))
+            {
+                let ssrc = u32::from_be_bytes([datagram[8], datagram[9], datagram[10], datagram[11]]);
+                *self.rtp_out.entry((to, ssrc)).or_default() += 1;
+            }
+            self.net.send(RELAY, to, datagram, self.now);
+        }
+        self.tx.clear();
+        while let Some(event) = self.shard.poll_event() {
+            match event {
+                ShardEvent::Quality(_) | ShardEvent::AudioLevels(_) | ShardEvent::Stats(_) => {
+                    self.reports.push((self.now, event));
+                }
+                _ => {
+                    self.events.push((self.now, event.clone()));
+                    if let ShardEvent::Data { peer, label, payload } = event
+                        && self.relay_data
+                    {
+                        let others: Vec<_> = (0..self.bots.len()).map(|bot| self.peer(bot)).collect();
+                        for peer in others.into_iter().filter(|other| *other != peer) {
+                            let payload = payload.clone();
+                            let command = ShardCommand::SendData { peer, label, payload };
+                            self.shard.handle_command(command, &mut self.tx, self.now);
+                        }
+                        for (to, datagram) in self.tx.datagrams() {
+                            self.net.send(RELAY, to, datagram, self.now);
+                        }
+                        self.tx.clear();
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn opus(pt: Pt) -> CodecParams {
+    CodecParams { pt, codec: Codec::Opus, clock_rate: 48_000, rtx: None, variant: 0 }
+}
+
+fn vp8(pt: Pt, rtx: Option<Pt>) -> CodecParams {
+    CodecParams { pt, codec: Codec::Vp8, clock_rate: 90_000, rtx, variant: 0 }
+}
+
+fn extensions() -> ExtensionMap {
+    let mut map = ExtensionMap::default();
+    map.allow_mixed = true;
+    map.set(Extension::AudioLevel, 1);
+    map.set(Extension::Mid, 4);
+    map.set(Extension::TransportCc, TWCC_ID);
+    map.set(Extension::Rid, 10);
+    map.set(Extension::RepairedRid, 11);
+    map
+}
+
+/// SSRC of a layer and of its RTX.
+fn ssrcs(source: u32, layer: usize, rtx: bool) -> (u32, Option<u32>) {
+    let ssrc = 0x1000_0000 + source * 16 + layer as u32 * 2;
+    (ssrc, rtx.then_some(ssrc + 1))
+}
+
+fn rid(layer: usize) -> Rid {
+    // As Chromium names LiveKit's layers.
+    Rid::new(["q", "h", "f"][layer]).expect("a short rid")
+}
+
+/// What the relay's answer for such a track says.
+fn receive_section(mid: Mid, source: u32, publish: &Publish) -> ReceiveSection {
+    let simulcast = publish.layers.len() > 1;
+    let (kind, codecs) = match publish.coding {
+        Coding::Opus => (MediaKind::Audio, vec![opus(OPUS)]),
+        Coding::Vp8 => (MediaKind::Video, vec![vp8(VP8, publish.rtx.then_some(VP8_RTX))]),
+    };
+    let ssrcs = match publish.announced && !simulcast {
+        true => {
+            let (primary, rtx) = ssrcs(source, 0, publish.rtx);
+            vec![SsrcPair { primary: Ssrc(primary), rtx: rtx.map(Ssrc) }]
+        }
+        false => Vec::new(),
+    };
+    let rids = if simulcast { (0..publish.layers.len()).map(rid).collect() } else { Vec::new() };
+    ReceiveSection { mid, kind, codecs, extensions: extensions(), ssrcs, rids }
+}
+
+/// What the bot sends for such a track.
+fn source_config(track: &Track) -> SourceConfig {
+    let publish = &track.publish;
+    let simulcast = publish.layers.len() > 1;
+    let (pt, rtx_pt, clock_rate) = match publish.coding {
+        Coding::Opus => (OPUS, None, 48_000),
+        Coding::Vp8 => (VP8, publish.rtx.then_some(VP8_RTX.0), 90_000),
+    };
+    let layers = publish
+        .layers
+        .iter()
+        .enumerate()
+        .map(|(layer, frame_len)| {
+            let (ssrc, rtx_ssrc) = ssrcs(track.source, layer, publish.rtx);
+            LayerConfig { ssrc, rtx_ssrc, rid: simulcast.then(|| rid(layer)), frame_len: *frame_len }
+        })
+        .collect();
+    SourceConfig {
+        source: track.source,
+        coding: publish.coding,
+        mid: track.mid,
+        pt: pt.0,
+        rtx_pt,
+        layers,
+        extensions: extensions(),
+        interval: publish.interval,
+        clock_rate,
+        first_seq: publish.first_seq,
+        encrypted: publish.encrypted,
+        audio_level: publish.audio_level,
+        // An announced SSRC needs no name.
+        names_packets: if publish.announced && !simulcast { 0 } else { 60 },
+    }
+}
