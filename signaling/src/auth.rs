@@ -6,11 +6,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, ensure};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use rustls_platform_verifier::BuilderVerifierExt as _;
 use sfu_control::token::{Claims, Jwks, MAX_JWKS_SIZE, TokenError, Verifier};
 
 use crate::config::JwksConfig;
-use crate::metrics;
+use crate::{https, metrics};
 
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -60,39 +59,31 @@ pub(crate) fn unix_now() -> Duration {
 /// Reads a key set from where the configuration says.
 pub(crate) struct JwksSource {
     config: JwksConfig,
-    client: Option<reqwest::Client>,
+    url: Option<https::Url>,
 }
 
 impl JwksSource {
     /// # Errors
     /// The URL is unusable, or there are no trusted certificates on this machine.
     pub(crate) fn new(config: JwksConfig) -> anyhow::Result<Self> {
-        let client = match &config.url {
-            Some(url) => Some(http_client(url)?),
-            None => None,
-        };
-        Ok(Self { config, client })
+        let url = config.url.as_deref().map(https::Url::new).transpose().context("[jwks] url")?;
+        Ok(Self { config, url })
     }
 
     /// Reads the set once.
     pub(crate) async fn load(&self) -> anyhow::Result<Jwks> {
-        let json = match (&self.config.file, &self.config.url, &self.client) {
-            (Some(file), _, _) => {
+        let json = match (&self.config.file, &self.url) {
+            (Some(file), _) => {
                 let size = tokio::fs::metadata(file).await.map(|meta| meta.len());
                 let size = size.with_context(|| format!("cannot read {}", file.display()))?;
                 ensure!(size <= MAX_JWKS_SIZE as u64, "{} is too large", file.display());
-                tokio::fs::read(file).await.with_context(|| format!("cannot read {}", file.display()))?
+                tokio::fs::read(file).await.with_context(|| format!("cannot read {}", file.display()))?.into()
             }
-            (None, Some(url), Some(client)) => {
-                let mut response = client.get(url).send().await?.error_for_status()?;
-                let mut body = Vec::new();
-                while let Some(chunk) = response.chunk().await? {
-                    ensure!(body.len() + chunk.len() <= MAX_JWKS_SIZE, "the key set is too large");
-                    body.extend_from_slice(&chunk);
-                }
-                body
+            (None, Some(url)) => {
+                let answer = tokio::time::timeout(FETCH_TIMEOUT, url.get(MAX_JWKS_SIZE)).await;
+                answer.context("the identity provider does not answer")??
             }
-            (None, _, _) => anyhow::bail!("no source of keys"),
+            (None, None) => anyhow::bail!("no source of keys"),
         };
         let jwks = Jwks::parse(&json)?;
         Ok(jwks.with_issuer(self.config.issuer.clone()).with_audience(self.config.audience.clone()))
@@ -117,32 +108,4 @@ impl JwksSource {
             }
         }
     }
-}
-
-fn http_client(url: &str) -> anyhow::Result<reqwest::Client> {
-    let parsed = reqwest::Url::parse(url).context("[jwks] url")?;
-    let loopback = match parsed.host_str() {
-        Some("localhost") => true,
-        Some(host) => host
-            .trim_matches(['[', ']'])
-            .parse::<std::net::IpAddr>()
-            .is_ok_and(|address| address.is_loopback()),
-        None => false,
-    };
-    ensure!(
-        parsed.scheme() == "https" || (parsed.scheme() == "http" && loopback),
-        "[jwks] url must be https: who can change the answer can make tokens"
-    );
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_platform_verifier()
-        .context("the machine's trusted certificates cannot be used")?
-        .with_no_client_auth();
-    let client = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        .timeout(FETCH_TIMEOUT)
-        .redirect(reqwest::redirect::Policy::none())
-        .build()?;
-    Ok(client)
 }

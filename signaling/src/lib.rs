@@ -6,6 +6,7 @@ mod app;
 pub mod audit;
 mod auth;
 pub mod config;
+mod https;
 mod metrics;
 mod page;
 mod rtc;
