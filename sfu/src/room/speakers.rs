@@ -1,0 +1,124 @@
+//! Who speaks: smoothed audio levels, told when they change.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, Instant};
+
+use livekit_protocol as proto;
+use proto::signal_response::Message;
+use sfu_media::command::AudioLevel;
+use sfu_media::ids::TrackId;
+
+use super::participant::Key;
+use super::{Room, Step};
+
+/// Speech is louder than this, in -dBov.
+const ACTIVE_LEVEL: u8 = 35;
+/// Speech fills at least this share of a report's period, in per cent.
+const MIN_ACTIVE: u8 = 40;
+/// Share of a new level in the smoothed one; the rest is the past.
+const SMOOTHING: f32 = 0.6;
+/// Levels are told in steps of 1/8, so that breath does not make messages.
+const STEPS: f32 = 8.0;
+/// Reports come four times a second; after this long without one everybody is silent.
+const SILENCE: Duration = Duration::from_millis(700);
+
+/// Levels of the tracks that are not silent, and what clients were told.
+#[derive(Debug, Default)]
+pub(super) struct Speakers {
+    levels: HashMap<TrackId, f32>,
+    told: BTreeMap<Key, (String, f32)>,
+    last_report: Option<Instant>,
+}
+
+impl Speakers {
+    pub(super) fn forget(&mut self, track: TrackId) {
+        self.levels.remove(&track);
+    }
+
+    /// When silence is to be concluded.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let pending = !self.told.is_empty() || !self.levels.is_empty();
+        self.last_report.filter(|_| pending).map(|at| at + SILENCE)
+    }
+
+    /// Who speaks now, for a client that comes back.
+    pub(super) fn active(&self) -> Option<proto::SpeakersChanged> {
+        let speakers: Vec<_> = self.told.values().map(|(sid, level)| speaker(sid, *level)).collect();
+        (!speakers.is_empty()).then_some(proto::SpeakersChanged { speakers })
+    }
+
+    fn smooth(&mut self, report: &HashMap<TrackId, f32>) {
+        for track in report.keys() {
+            self.levels.entry(*track).or_insert(0.0);
+        }
+        self.levels.retain(|track, smoothed| {
+            let level = report.get(track).copied().unwrap_or(0.0);
+            *smoothed += (level - *smoothed) * SMOOTHING;
+            *smoothed > linear(127)
+        });
+    }
+}
+
+/// Linear loudness of a level in -dBov: 1 is the loudest.
+fn linear(level: u8) -> f32 {
+    10_f32.powf(-f32::from(level) / 20.0)
+}
+
+fn speaker(sid: &str, level: f32) -> proto::SpeakerInfo {
+    proto::SpeakerInfo { sid: sid.to_owned(), level, active: level > 0.0 }
+}
+
+impl Room {
+    pub(super) fn audio_levels(&mut self, levels: &[AudioLevel], step: &mut Step<'_>) {
+        let heard: HashMap<TrackId, f32> = levels
+            .iter()
+            .filter(|l| self.tracks.get(&l.track).is_some_and(|t| !t.info.muted))
+            .map(|l| {
+                let speech = l.active_percent >= MIN_ACTIVE && l.level <= ACTIVE_LEVEL;
+                // Short bursts count for what they fill of the period.
+                let share = f32::from(l.active_percent.min(100)) / 100.0;
+                (l.track, linear(l.level) * if speech { 1.0 } else { share })
+            })
+            .collect();
+        self.speakers.smooth(&heard);
+        if !self.speakers.levels.is_empty() || !self.speakers.told.is_empty() {
+            self.speakers.last_report = Some(step.now.instant);
+        }
+        self.tell_speakers(step);
+    }
+
+    pub(super) fn expire_speakers(&mut self, step: &mut Step<'_>) {
+        if self.speakers.deadline().is_some_and(|at| at <= step.now.instant) {
+            self.speakers.levels.clear();
+            self.speakers.last_report = None;
+            self.tell_speakers(step);
+        }
+    }
+
+    fn tell_speakers(&mut self, step: &mut Step<'_>) {
+        let mut now: BTreeMap<Key, (String, f32)> = BTreeMap::new();
+        for (track, level) in &self.speakers.levels {
+            let Some(track) = self.tracks.get(track) else { continue };
+            let Some(p) = self.participants.get(&track.publisher) else { continue };
+            if *level >= linear(ACTIVE_LEVEL) && !p.permissions.hidden {
+                let stepped = (level * STEPS).ceil() / STEPS;
+                let entry = now.entry(track.publisher).or_insert_with(|| (p.sid.clone(), 0.0));
+                entry.1 = entry.1.max(stepped);
+            }
+        }
+        let told = &self.speakers.told;
+        let started =
+            now.iter().filter(|(key, value)| told.get(key) != Some(value)).map(|(_, v)| speaker(&v.0, v.1));
+        let stopped =
+            told.iter().filter(|(key, _)| !now.contains_key(key)).map(|(_, (sid, _))| speaker(sid, 0.0));
+        let speakers: Vec<_> = started.chain(stopped).collect();
+        if speakers.is_empty() {
+            return;
+        }
+        for p in self.participants.values() {
+            let speakers = speakers.clone();
+            step.signal(p.session, Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
+        }
+        self.speakers.told = now;
+    }
+}
