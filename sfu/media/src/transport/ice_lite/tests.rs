@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::sim::clock::epoch;
 
 const CONSENT: Duration = Duration::from_secs(30);
 
@@ -28,7 +29,7 @@ fn check(local: &str, remote: &str, nominate: bool) -> Vec<u8> {
 fn agent() -> (IceLite, Instant) {
     let mut ice = IceLite::new(credentials("relay"), CONSENT);
     ice.set_remote("client");
-    (ice, Instant::now())
+    (ice, epoch())
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn nothing_without_valid_credentials_is_answered() {
 #[test]
 fn checks_before_the_remote_description_go_unanswered() {
     let mut ice = IceLite::new(credentials("relay"), CONSENT);
-    let now = Instant::now();
+    let now = epoch();
     let early = check("relay", "client", true);
     assert_eq!(ice.handle(address(1), &early, now).unwrap_err(), DropReason::StunUnknownUser);
     ice.set_remote("client");

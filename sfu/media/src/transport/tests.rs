@@ -1,0 +1,4 @@
+mod adversary;
+mod channels;
+mod lifecycle;
+mod pair;
