@@ -111,8 +111,9 @@ pub struct SendTrack {
     pub sub: SubId,
     /// Audio or video.
     pub kind: MediaKind,
-    /// First part of `a=msid`. LiveKit clients read `PARTICIPANT_SID|STREAM` from it. Characters that an SDP token may
-    /// not have are written as `_`.
+    /// First part of `a=msid`, for LiveKit clients `PARTICIPANT_SID|TRACK_SID`: in a section that is used again a browser
+    /// keeps the first track's id, so the clients of `/rtc` (two connections) know the track by its stream only.
+    /// Characters that an SDP token may not have are written as `_`.
     pub stream_id: String,
     /// Second part of `a=msid`: the track's sid. The same rule for characters.
     pub track_id: String,
