@@ -142,7 +142,7 @@ impl Negotiation {
         let extensions = Extensions::offered(description, media, kind, ids)?;
         let (mut receive, mut streams, mut hint) = Default::default();
         if client.send {
-            streams = Streams::of(media, extensions.from_client().id(Extension::Rid).is_some());
+            streams = Streams::of(media, extensions.client_sends().id(Extension::Rid).is_some());
             hint = self.hint(&streams.track_id);
             receive = codecs::for_receiving(codecs.clone(), hint);
         }
@@ -300,7 +300,7 @@ impl MediaContent {
                 mid: self.mid,
                 kind: self.kind,
                 codecs: params(&self.receive),
-                extensions: self.extensions.from_client(),
+                extensions: self.extensions.client_sends(),
                 ssrcs: self.streams.ssrcs.clone(),
                 rids: self.streams.rids.clone(),
             });
@@ -321,7 +321,7 @@ impl MediaContent {
                 ssrc: track.ssrc,
                 rtx_ssrc: track.rtx_ssrc.filter(|_| codecs.iter().any(|c| c.rtx.is_some())),
                 codecs,
-                extensions: self.extensions.to_client(),
+                extensions: self.extensions.client_takes(),
                 cname: track.cname.clone(),
             };
             negotiated.send.push((track.sub, section));

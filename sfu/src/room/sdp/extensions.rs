@@ -79,12 +79,12 @@ impl Extensions {
     }
 
     /// What the client may put into what it sends.
-    pub(super) fn from_client(&self) -> ExtensionMap {
+    pub(super) fn client_sends(&self) -> ExtensionMap {
         self.map(|m| m.client.send)
     }
 
     /// What the client understands in what it receives.
-    pub(super) fn to_client(&self) -> ExtensionMap {
+    pub(super) fn client_takes(&self) -> ExtensionMap {
         // The relay forwards single streams: the receiver knows them by SSRC, RIDs would only confuse it.
         self.map(|m| m.client.recv && !matches!(m.extension, Extension::Rid | Extension::RepairedRid))
     }
@@ -166,10 +166,10 @@ mod tests {
         e.write(&mut out);
         let ids: Vec<&str> = out.lines().filter_map(|l| l.split(' ').next()).collect();
         assert_eq!(ids, ["a=extmap:4", "a=extmap:9/recvonly", "a=extmap:6/sendonly"]);
-        assert_eq!(e.from_client().id(Extension::DependencyDescriptor), Some(9));
-        assert_eq!(e.from_client().id(Extension::PlayoutDelay), None);
-        assert_eq!(e.to_client().id(Extension::DependencyDescriptor), None);
-        assert_eq!(e.to_client().id(Extension::PlayoutDelay), Some(6));
+        assert_eq!(e.client_sends().id(Extension::DependencyDescriptor), Some(9));
+        assert_eq!(e.client_sends().id(Extension::PlayoutDelay), None);
+        assert_eq!(e.client_takes().id(Extension::DependencyDescriptor), None);
+        assert_eq!(e.client_takes().id(Extension::PlayoutDelay), Some(6));
     }
 
     #[test]
@@ -177,6 +177,6 @@ mod tests {
         let two = format!("a=extmap:4 {}\na=extmap:4 {}\n", Extension::Mid.uri(), Extension::Rid.uri());
         assert_eq!(read(&two), Err(SdpError::Conflict { section: 0 }));
         let mixed = format!("a=extmap-allow-mixed\na=extmap:200 {}\n", Extension::Mid.uri());
-        assert_eq!(read(&mixed).unwrap().from_client().id(Extension::Mid), Some(200));
+        assert_eq!(read(&mixed).unwrap().client_sends().id(Extension::Mid), Some(200));
     }
 }

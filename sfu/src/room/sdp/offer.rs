@@ -173,7 +173,7 @@ impl Negotiation {
                     } else if codecs.is_empty() {
                         Answered::Rejected
                     } else {
-                        Answered::Receives { codecs, extensions: extensions.to_client() }
+                        Answered::Receives { codecs, extensions: extensions.client_takes() }
                     }
                 }
                 _ => return Err(SdpError::SectionChanged { section: media.index }),

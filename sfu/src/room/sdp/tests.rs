@@ -449,7 +449,7 @@ mod str0m_client {
         n.add_track(audio(1));
         let mut api = rtc.sdp_api();
         let rids = ["q", "h", "f"];
-        let layers: Vec<SimulcastLayer> = rids.iter().map(|r| SimulcastLayer::new(*r)).collect();
+        let layers: Vec<SimulcastLayer> = rids.iter().map(|r| SimulcastLayer::new(r)).collect();
         let simulcast = Simulcast { send: layers, recv: vec![] };
         let ids = (Some("stream".to_owned()), Some("cid".to_owned()));
         api.add_media(Kind::Video, Direction::SendOnly, ids.0, ids.1, Some(simulcast));
