@@ -1,1 +1,42 @@
-//! (being written)
+//! What goes to subscribers: one [`Forwarder`] for each subscription, one [`TwccSeqCounter`] for each transport.
+//!
+//! The order of calls:
+//!
+//! ```text
+//! Forwarder::new(section, seed, now), set_target(target)
+//! Forwarder::handle_sender_report(stream, report)   the last one of each of the track's streams, if any, and each
+//!                                                   new one as it comes
+//! Forwarder::forward(meta, payload, ..)             each packet that InboundStream released, of all of the track's
+//!                                                   streams (the forwarder itself chooses among them), in that order
+//! Forwarder::skip(stream, index)                    each packet that InboundStream refused as Padding on the primary
+//!                                                   SSRC (not the ones on the RTX SSRC): closes the gap it leaves
+//! Forwarder::wants_key_frame()                      after set_target, require_key_frame, a refusal as
+//!                                                   WaitingForKeyFrame, and every 100 ms or so: Some(stream) means
+//!                                                   InboundStream::request_key_frame of that stream, or of the
+//!                                                   highest below it that exists, else of the lowest
+//! Forwarder::handle_key_frame_request()             a PLI or FIR of the subscriber: gives the stream to pass it to
+//! Forwarder::retransmit(lost, stores, ..)           each sequence number of a NACK for Forwarder::ssrc()
+//! Forwarder::handle_report_block(block, now)        report blocks for Forwarder::ssrc()
+//! Forwarder::sender_report(now, clock)              about once a second; with section().cname for the SDES
+//! Forwarder::require_key_frame()                    the track's packets were interrupted: muted or unmuted
+//! Forwarder::replace_stream(stream)                 another InboundStream takes the place of this one
+//! ```
+//!
+//! Errors are drops of one packet, to be counted. [`DropReason::LayerNotSelected`](crate::drop_reason::DropReason) is
+//! the normal fate of the layers that a subscriber does not get.
+
+mod forwarder;
+mod history;
+mod layer_selector;
+mod range_map;
+mod reports;
+mod rewriter;
+mod rtx;
+mod twcc_seq;
+
+pub use forwarder::{Forwarder, OutboundStats};
+pub use reports::{NtpClock, ReceiverView};
+pub use twcc_seq::TwccSeqCounter;
+
+/// Streams of one track at most: the simulcast layers.
+pub const MAX_STREAMS: usize = 4;

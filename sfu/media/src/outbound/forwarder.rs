@@ -1,0 +1,412 @@
+//! One track as sent to one subscriber.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use arrayvec::ArrayVec;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::history::{History, MAX_AGE, Sent};
+use super::layer_selector::{Decision, LayerSelector};
+use super::reports::{NtpClock, ReceiverView, ReportState};
+use super::rewriter::{Ids, Rewriter};
+use super::rtx::{RtxCounter, too_soon};
+use super::twcc_seq::TwccSeqCounter;
+use crate::command::{Codec, CodecParams, Extension, MediaKind, SendSection, SubscriptionTarget};
+use crate::drop_reason::DropReason;
+use crate::ids::{ExtSeq, Pt, SeqNo, Ssrc};
+use crate::inbound::{PacketMeta, PacketStore, SenderReport};
+use crate::rtcp::ReportBlock;
+use crate::rtcp::write::SenderInfo;
+use crate::rtp::{ExtensionValues, MAX_HEADER, RtpHeaderOut, red, rewrite_descriptor, rtx};
+use crate::srtp::{MAX_OVERHEAD, SrtpSeal};
+use crate::tx::TxQueue;
+
+/// Bytes that a rewritten payload descriptor may be longer than the old one, with room to spare.
+const DESCRIPTOR_GROWTH: usize = 16;
+/// How long to wait for the publisher's sender report before the relay's clock serves instead.
+const OWN_CLOCK_AFTER: Duration = Duration::from_secs(3);
+
+/// Counters of one subscription, since it started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct OutboundStats {
+    /// Packets forwarded, retransmissions not counted.
+    pub packets: u64,
+    /// Bytes of their payloads.
+    pub octets: u64,
+    /// Packets sent again.
+    pub retransmitted: u64,
+    /// Bytes of their payloads.
+    pub retransmitted_octets: u64,
+    /// Times that another stream took over, the first one included.
+    pub switches: u64,
+}
+
+/// Forwards one track to one subscriber under its own SSRC: selects the layer, rewrites the numbers, seals. See the
+/// [module](super) for the order of calls.
+#[derive(Debug)]
+pub struct Forwarder {
+    section: SendSection,
+    selector: LayerSelector,
+    rewriter: Rewriter,
+    history: History,
+    rtx: RtxCounter,
+    reports: ReportState,
+    clock_rate: u32,
+    first_sent: Option<Instant>,
+    rated_packets: u64,
+    stats: OutboundStats,
+}
+
+/// How a payload goes out to this subscriber.
+#[derive(Debug, Clone, Copy)]
+struct Format {
+    pt: Pt,
+    rtx: Option<Pt>,
+    red_primary: bool,
+}
+
+impl Forwarder {
+    /// Wants every layer, until [`Self::set_target`]. First numbers are drawn from `seed`, which should differ for every
+    /// forwarder.
+    pub fn new(section: SendSection, seed: u64, _now: Instant) -> Self {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        // Below 2^15, so that a receiver that misses the first packets guesses the rollover counter right; not 0 or 1,
+        // so that one late packet does not fall below zero.
+        let mut first = || rng.random_range(2..0x8000u16);
+        Self {
+            selector: LayerSelector::new(section.kind),
+            rewriter: Rewriter::new(first()),
+            history: History::new(section.kind),
+            rtx: RtxCounter::new(first()),
+            reports: ReportState::default(),
+            clock_rate: 0,
+            first_sent: None,
+            rated_packets: 0,
+            stats: OutboundStats::default(),
+            section,
+        }
+    }
+
+    /// How the track is sent.
+    pub fn section(&self) -> &SendSection {
+        &self.section
+    }
+
+    /// SSRC of the outgoing stream.
+    pub fn ssrc(&self) -> Ssrc {
+        self.section.ssrc
+    }
+
+    /// SSRC of its retransmissions.
+    pub fn rtx_ssrc(&self) -> Option<Ssrc> {
+        self.section.rtx_ssrc
+    }
+
+    /// What the page wants from now on. A lower layer is switched to at its next key frame, fewer temporal or inner
+    /// layers at the next frame. Video that was disabled comes back at a key frame.
+    pub fn set_target(&mut self, target: SubscriptionTarget) {
+        self.selector.set_target(target);
+    }
+
+    /// The publisher's packets were interrupted: video goes on at a key frame.
+    pub fn require_key_frame(&mut self) {
+        self.selector.interrupt();
+    }
+
+    /// Another [`InboundStream`](crate::inbound::InboundStream) takes this place among the track's streams: its indices
+    /// and timestamps have nothing to do with those before.
+    pub fn replace_stream(&mut self, stream: u8) {
+        self.selector.forget(stream);
+        self.rewriter.forget(stream);
+        self.history.forget(stream);
+    }
+
+    /// The stream whose key frame is needed before anything, or more, can be forwarded. Ask for it as long as this says
+    /// so; the request is throttled where it is sent.
+    pub fn wants_key_frame(&self) -> Option<u8> {
+        self.selector.wants_key_frame()
+    }
+
+    /// The subscriber asks for a key frame: the stream to pass the request to. `None` for audio, and while disabled.
+    pub fn handle_key_frame_request(&self) -> Option<u8> {
+        self.selector
+            .wants_key_frame()
+            .or_else(|| self.selector.stream().filter(|_| self.section.kind == MediaKind::Video))
+    }
+
+    /// The stream being forwarded; `None` while waiting or disabled.
+    pub fn current_stream(&self) -> Option<u8> {
+        self.selector.stream()
+    }
+
+    /// The publisher's sender report for one of the track's streams.
+    pub fn handle_sender_report(&mut self, stream: u8, report: SenderReport) {
+        self.rewriter.set_report(stream, report);
+        self.refer_to(stream);
+    }
+
+    /// Takes a packet of any of the track's streams, and queues it for `dst` if this subscriber gets it.
+    ///
+    /// # Errors
+    /// [`DropReason::CodecNotNegotiated`]; [`DropReason::LayerNotSelected`], [`DropReason::WaitingForKeyFrame`];
+    /// [`DropReason::TooOld`] for a late packet whose number is forgotten; [`DropReason::Duplicate`];
+    /// [`DropReason::RtpMalformed`] for RED that cannot be taken apart; those of [`SrtpSeal::seal_rtp`].
+    #[expect(clippy::too_many_arguments, reason = "the packet, the transport's parts, the time")]
+    pub fn forward(
+        &mut self,
+        meta: &PacketMeta,
+        payload: &[u8],
+        seal: &mut SrtpSeal,
+        dst: SocketAddr,
+        twcc: &mut TwccSeqCounter,
+        tx: &mut TxQueue,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let format = self.format(meta).ok_or(DropReason::CodecNotNegotiated)?;
+        let payload = if format.red_primary { red::primary(payload)?.payload } else { payload };
+        let (ids, marker) = match self.selector.decide(meta) {
+            Decision::Forward { marker } if self.rewriter.timestamp_offset().is_some() => {
+                (self.rewriter.forward(meta), marker)
+            }
+            Decision::Forward { marker } | Decision::Switch { marker } => {
+                let ids = self.rewriter.switch(meta);
+                self.clock_rate = meta.clock_rate;
+                self.stats.switches += 1;
+                self.refer_to(meta.stream);
+                (Some(ids), marker)
+            }
+            Decision::Late => (self.rewriter.forward(meta), meta.marker),
+            Decision::LeaveOut(reason) => {
+                self.rewriter.leave_out(meta);
+                return Err(reason);
+            }
+            Decision::Ignore(reason) => return Err(reason),
+        };
+        let ids = ids.ok_or(DropReason::TooOld)?;
+        // One number is sealed once: a second packet under it would give away the key (RFC 7714 section 9.1).
+        if self.history.contains(ids.out) {
+            return Err(DropReason::Duplicate);
+        }
+        if self.history.is_too_old(ids.out) {
+            return Err(DropReason::TooOld);
+        }
+        self.history.push(Sent {
+            out: ids.out,
+            stream: meta.stream,
+            index: meta.index,
+            timestamp: ids.timestamp,
+            marker,
+            rtx_pt: format.rtx.filter(|_| self.section.rtx_ssrc.is_some()),
+            picture_id: ids.picture_id,
+            tl0_pic_idx: ids.tl0_pic_idx,
+            red_primary: format.red_primary,
+            at: now,
+            resent: None,
+        });
+        let header = RtpHeaderOut {
+            marker,
+            pt: format.pt,
+            seq: ids.out.seq(),
+            timestamp: ids.timestamp,
+            ssrc: self.section.ssrc,
+        };
+        let packet = Outgoing { header, index: ids.out, osn: None, ids, meta, payload };
+        let octets = self.send(&packet, seal, dst, twcc, tx, now)?;
+        self.first_sent.get_or_insert(now);
+        self.stats.packets += 1;
+        self.stats.octets += octets as u64;
+        Ok(())
+    }
+
+    /// A packet of one of the track's streams that carries nothing to forward, padding only: closes the gap that it
+    /// would leave if that stream is the one being forwarded.
+    pub fn skip(&mut self, stream: u8, index: ExtSeq) {
+        self.rewriter.skip(stream, index);
+    }
+
+    /// Sends a packet again that the subscriber misses, on the RTX SSRC. `stores` gives the store of each of the track's
+    /// streams.
+    ///
+    /// # Errors
+    /// [`DropReason::RtxUseless`] for a number that was never sent, that was sent again less than half a round trip ago,
+    /// or when RTX was not negotiated; [`DropReason::TooOld`] when the packet is no longer there; those of
+    /// [`SrtpSeal::seal_rtp`].
+    #[expect(clippy::too_many_arguments, reason = "the request, the transport's parts, the time")]
+    pub fn retransmit<'a>(
+        &mut self,
+        lost: SeqNo,
+        stores: impl Fn(u8) -> Option<&'a PacketStore>,
+        seal: &mut SrtpSeal,
+        dst: SocketAddr,
+        twcc: &mut TwccSeqCounter,
+        tx: &mut TxQueue,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let ssrc = self.section.rtx_ssrc.ok_or(DropReason::RtxUseless)?;
+        let highest = self.history.highest().ok_or(DropReason::RtxUseless)?;
+        let out = ExtSeq::nearest(highest, lost);
+        if self.history.is_too_old(out) {
+            return Err(DropReason::TooOld);
+        }
+        let rtt = self.reports.view().rtt;
+        let sent = self.history.get_mut(out).ok_or(DropReason::RtxUseless)?;
+        if now.saturating_duration_since(sent.at) > MAX_AGE {
+            return Err(DropReason::TooOld);
+        }
+        let pt = sent.rtx_pt.ok_or(DropReason::RtxUseless)?;
+        if too_soon(sent.resent, rtt, now) {
+            return Err(DropReason::RtxUseless);
+        }
+        let (meta, payload) =
+            stores(sent.stream).and_then(|s| s.get(sent.index)).ok_or(DropReason::TooOld)?;
+        let payload = if sent.red_primary { red::primary(payload)?.payload } else { payload };
+        sent.resent = Some(now);
+        let ids = Ids {
+            out,
+            timestamp: sent.timestamp,
+            picture_id: sent.picture_id,
+            tl0_pic_idx: sent.tl0_pic_idx,
+        };
+        let index = self.rtx.take();
+        let header =
+            RtpHeaderOut { marker: sent.marker, pt, seq: index.seq(), timestamp: ids.timestamp, ssrc };
+        let packet = Outgoing { header, index, osn: Some(rtx::osn(out.seq())), ids, meta, payload };
+        let octets = self.send(&packet, seal, dst, twcc, tx, now)?;
+        self.stats.retransmitted += 1;
+        self.stats.retransmitted_octets += octets as u64;
+        Ok(())
+    }
+
+    /// A report block for [`Self::ssrc`] out of the subscriber's receiver report.
+    pub fn handle_report_block(&mut self, block: &ReportBlock, now: Instant) {
+        self.reports.handle_report_block(block, now);
+    }
+
+    /// What the subscriber last reported.
+    pub fn receiver_view(&self) -> ReceiverView {
+        self.reports.view()
+    }
+
+    /// The sender report to send now. `None` before anything was sent, and for the first three seconds if the publisher
+    /// has not sent one: its wall clock is what keeps its tracks in sync.
+    pub fn sender_report(&mut self, now: Instant, clock: &NtpClock) -> Option<SenderInfo> {
+        let first = self.first_sent?;
+        if !self.reports.has_reference() {
+            if now.saturating_duration_since(first) < OWN_CLOCK_AFTER {
+                return None;
+            }
+            let (timestamp, at) = self.rewriter.last_timestamp()?;
+            self.reports.set_own_reference(clock.ntp(at), timestamp, at);
+        }
+        let (ntp, rtp) = self.reports.report(self.clock_rate, now)?;
+        Some(SenderInfo { ntp, rtp, packets: self.stats.packets as u32, octets: self.stats.octets as u32 })
+    }
+
+    /// Packets sent, and packets that the subscriber reported lost, since the last call.
+    pub fn take_quality(&mut self) -> (u32, u32) {
+        let sent = self.stats.packets - self.rated_packets;
+        self.rated_packets = self.stats.packets;
+        (sent as u32, self.reports.take_lost())
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> OutboundStats {
+        self.stats
+    }
+
+    /// The highest sequence number sent.
+    pub fn highest_sent(&self) -> Option<ExtSeq> {
+        self.history.highest()
+    }
+
+    /// Takes the wall clock of the stream being forwarded, if it is this one and its report is known.
+    fn refer_to(&mut self, stream: u8) {
+        if let (Some((current, offset)), Some(report)) =
+            (self.rewriter.timestamp_offset(), self.rewriter.report(stream))
+            && current == stream
+        {
+            self.reports.set_reference(report, offset);
+        }
+    }
+
+    fn format(&self, meta: &PacketMeta) -> Option<Format> {
+        let codecs = &self.section.codecs;
+        let of = |codec: Codec| codecs.iter().filter(move |c| c.codec == codec);
+        let plain = |c: &CodecParams| Format { pt: c.pt, rtx: c.rtx, red_primary: false };
+        let same = of(meta.codec).find(|c| c.variant == meta.variant).map(plain);
+        same.or_else(|| match meta.codec {
+            // A decoder takes the profiles below its own; the packetization mode has no such order.
+            Codec::H264 => of(Codec::H264)
+                .filter(|c| c.variant & 0xff == meta.variant & 0xff && c.variant > meta.variant)
+                .min_by_key(|c| c.variant)
+                .map(plain),
+            // What was encrypted after redundancy was added cannot be taken apart.
+            Codec::Red if !meta.opaque => {
+                of(Codec::Opus).next().map(|c| Format { red_primary: true, ..plain(c) })
+            }
+            _ => None,
+        })
+    }
+
+    /// Writes, seals and queues one packet; returns the length of its payload.
+    fn send(
+        &self,
+        packet: &Outgoing<'_>,
+        seal: &mut SrtpSeal,
+        dst: SocketAddr,
+        twcc: &mut TwccSeqCounter,
+        tx: &mut TxQueue,
+        now: Instant,
+    ) -> Result<usize, DropReason> {
+        let &Outgoing { ref header, index, osn, ids, meta, payload } = packet;
+        let map = &self.section.extensions;
+        let numbered = map.id(Extension::TransportCc).is_some();
+        let extensions = ExtensionValues {
+            mid: Some(self.section.mid),
+            audio_level: meta.audio_level,
+            abs_send_time: Some(twcc.abs_send_time(now)),
+            transport_cc: numbered.then(|| twcc.peek()),
+            dependency_descriptor: (!meta.dd.is_empty()).then_some(&meta.dd[..]),
+            video_orientation: meta.orientation,
+            playout_delay: meta.playout_delay,
+            ..ExtensionValues::default()
+        };
+        let mut prefix = ArrayVec::<u8, { 16 + rtx::OSN_LEN }>::new();
+        if let Some(osn) = osn {
+            prefix.extend(osn);
+        }
+        let mut descriptor = ArrayVec::<u8, 16>::new();
+        let replaced =
+            rewrite_descriptor(meta.codec, payload, ids.picture_id, ids.tl0_pic_idx, &mut descriptor);
+        prefix.extend(descriptor);
+        let body = payload.get(replaced..).unwrap_or_default();
+
+        let room = MAX_HEADER + rtx::OSN_LEN + DESCRIPTOR_GROWTH + payload.len() + MAX_OVERHEAD;
+        let mut slot = tx.reserve(room);
+        let bytes = slot.bytes();
+        let header_len = header.write(bytes, &extensions, map);
+        let len = seal.seal_rtp(bytes, header_len, header.ssrc, index, &prefix, body)?;
+        slot.commit(dst, len);
+        if numbered {
+            twcc.advance();
+        }
+        Ok(prefix.len() + body.len())
+    }
+}
+
+/// One packet about to be sent.
+struct Outgoing<'a> {
+    header: RtpHeaderOut,
+    /// Index of `header.seq` in its stream, for SRTP.
+    index: ExtSeq,
+    /// Original sequence number, of a retransmission.
+    osn: Option<[u8; rtx::OSN_LEN]>,
+    ids: Ids,
+    meta: &'a PacketMeta,
+    payload: &'a [u8],
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,32 @@
+//! The retransmission stream of one subscription ([RFC 4588](https://www.rfc-editor.org/rfc/rfc4588)): its own SSRC, its
+//! own numbers. A packet is never sent twice under one number of the primary SSRC.
+
+use std::time::{Duration, Instant};
+
+use crate::ids::ExtSeq;
+
+/// A round trip until one is known.
+const DEFAULT_RTT: Duration = Duration::from_millis(100);
+
+/// Counts retransmissions.
+#[derive(Debug)]
+pub(super) struct RtxCounter {
+    next: u64,
+}
+
+impl RtxCounter {
+    pub(super) fn new(first: u16) -> Self {
+        Self { next: u64::from(first) }
+    }
+
+    /// The index of the next retransmission. Taken once it is sealed, so that no two packets share it.
+    pub(super) fn take(&mut self) -> ExtSeq {
+        self.next += 1;
+        ExtSeq(self.next - 1)
+    }
+}
+
+/// Whether a packet was sent again so lately that the receiver could not have missed it yet.
+pub(super) fn too_soon(resent: Option<Instant>, rtt: Option<Duration>, now: Instant) -> bool {
+    resent.is_some_and(|at| now.saturating_duration_since(at) < rtt.unwrap_or(DEFAULT_RTT) / 2)
+}
