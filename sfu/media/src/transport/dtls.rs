@@ -152,14 +152,10 @@ impl DtlsServer {
             self.deadline = None;
             return Some(DtlsOutput::Closed(reason));
         }
-        let mut must_grow = None;
         loop {
-            if let Some(needed) = must_grow.take() {
-                self.buffer.resize(needed, 0);
-            }
-            // Twice, because the borrow checker keeps a borrow that one branch of a loop returns.
+            // Lengths instead of slices, so that the loop can go on.
             match self.step(now) {
-                Step::Grow(needed) => must_grow = Some(needed),
+                Step::Grow(needed) => self.buffer.resize(needed, 0),
                 Step::Nothing => return None,
                 Step::Again => {}
                 Step::Packet(len) => return Some(DtlsOutput::Packet(self.buffer.get(..len)?)),

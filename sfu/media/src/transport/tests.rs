@@ -1,4 +1,5 @@
 mod adversary;
 mod channels;
 mod lifecycle;
+mod openssl;
 mod pair;

@@ -211,7 +211,7 @@ impl Client {
 }
 
 /// The other end's view of RFC 5764 section 4.2.
-fn client_contexts(keys: &[u8], profile: SrtpProfile) -> (SrtpOpen, SrtpSeal) {
+pub(super) fn client_contexts(keys: &[u8], profile: SrtpProfile) -> (SrtpOpen, SrtpSeal) {
     let profile = match profile {
         SrtpProfile::AEAD_AES_256_GCM => Profile::AeadAes256Gcm,
         SrtpProfile::AEAD_AES_128_GCM => Profile::AeadAes128Gcm,
