@@ -32,6 +32,8 @@ mod range_map;
 mod reports;
 mod rewriter;
 mod rtx;
+#[cfg(test)]
+mod test_kit;
 mod twcc_seq;
 
 pub use forwarder::{Forwarder, OutboundStats};

@@ -42,10 +42,8 @@ struct Current {
     /// Highest index dealt with.
     highest: u64,
     offsets: Offsets,
-    /// Picture id of the last packet as it came in.
+    /// Picture id of the last packet as it came in, forwarded or left out.
     picture: Option<u16>,
-    /// Picture id whose number was closed up.
-    left_out: Option<u16>,
 }
 
 /// The last packet in order that went out.
@@ -130,7 +128,6 @@ impl Rewriter {
             highest: meta.index.0,
             offsets,
             picture: meta.info.picture_id,
-            left_out: None,
         });
         let ids = ids(meta, offsets);
         self.went_out(meta, offsets, ids);
@@ -167,10 +164,8 @@ impl Rewriter {
         // VP8 receivers take a gap in the picture ids for lost frames. In VP9 the ids are what references are made by.
         let Some(current) = self.current.as_mut() else { return };
         if let Some(picture) = meta.info.picture_id
-            && current.left_out != Some(picture)
             && current.picture != Some(picture)
         {
-            current.left_out = Some(picture);
             current.offsets.picture = current.offsets.picture.wrapping_sub(1) & PICTURE_MASK;
             if current.picture.is_some_and(|before| before <= 0x7f && picture < before) {
                 current.offsets.picture = current.offsets.picture.wrapping_add(0x80) & PICTURE_MASK;

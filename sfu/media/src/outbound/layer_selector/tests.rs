@@ -1,1 +1,155 @@
+use super::*;
+use crate::outbound::test_kit::{inner, key, ms, start, temporal, video};
 
+fn selector(max_spatial: u8, max_temporal: u8) -> LayerSelector {
+    let mut s = LayerSelector::new(MediaKind::Video);
+    s.set_target(SubscriptionTarget { enabled: true, max_spatial, max_temporal });
+    s
+}
+
+const FORWARD: Decision = Decision::Forward { marker: true };
+const SWITCH: Decision = Decision::Switch { marker: true };
+const WAIT: Decision = Decision::Ignore(DropReason::WaitingForKeyFrame);
+const NOT_SELECTED: Decision = Decision::Ignore(DropReason::LayerNotSelected);
+const LEFT_OUT: Decision = Decision::LeaveOut(DropReason::LayerNotSelected);
+
+#[test]
+fn waits_for_a_key_frame_and_then_for_the_target_layers() {
+    let mut s = selector(2, 9);
+    assert_eq!(s.wants_key_frame(), Some(2));
+    assert_eq!(s.decide(&video(0, 1, 0, 0)), WAIT);
+    // The target does not send: the best below it is asked.
+    assert_eq!(s.wants_key_frame(), Some(0));
+    assert_eq!(s.decide(&key(video(0, 2, 0, 0))), SWITCH);
+    assert_eq!(s.wants_key_frame(), None);
+    assert_eq!(s.decide(&video(2, 50, 0, 10)), NOT_SELECTED);
+    assert_eq!(s.wants_key_frame(), Some(2));
+    assert_eq!(s.decide(&key(video(1, 7, 0, 10))), NOT_SELECTED);
+    assert_eq!(s.decide(&video(0, 3, 0, 20)), FORWARD);
+    assert_eq!(s.decide(&key(video(2, 51, 0, 20))), SWITCH);
+    assert_eq!(s.decide(&video(0, 4, 0, 30)), NOT_SELECTED);
+    assert_eq!(s.decide(&video(2, 52, 0, 30)), FORWARD);
+    assert_eq!(s.wants_key_frame(), None);
+}
+
+#[test]
+fn only_the_first_packet_of_a_key_frame_in_order_is_an_entry() {
+    let mut s = selector(9, 9);
+    let mut middle = key(video(0, 5, 0, 0));
+    middle.info.frame_start = false;
+    assert_eq!(s.decide(&middle), WAIT);
+    assert_eq!(s.decide(&key(video(0, 4, 0, 0))), WAIT, "late");
+    assert_eq!(s.decide(&key(inner(video(0, 6, 0, 0), 1, true))), WAIT, "not the base layer");
+    assert_eq!(s.decide(&key(video(0, 7, 0, 0))), SWITCH);
+}
+
+#[test]
+fn falls_back_when_the_layer_dies_and_returns() {
+    let mut s = selector(2, 9);
+    s.decide(&key(video(2, 1, 0, 0)));
+    for i in 0..140u64 {
+        s.decide(&video(0, i, 0, i * 10));
+        assert_eq!(s.wants_key_frame(), None, "{i}");
+    }
+    s.decide(&video(0, 200, 0, 1500));
+    assert_eq!(s.wants_key_frame(), Some(0));
+    assert_eq!(s.decide(&key(video(0, 201, 0, 1510))), SWITCH);
+    // A late packet of the stream that was left may fill a gap.
+    assert_eq!(s.decide(&video(2, 0, 0, 1510)), Decision::Late);
+    assert_eq!(s.decide(&video(2, 2, 0, 1520)), NOT_SELECTED);
+    assert_eq!(s.wants_key_frame(), Some(2));
+}
+
+#[test]
+fn a_lower_target_waits_for_its_key_frame() {
+    let mut s = selector(2, 9);
+    s.decide(&key(video(2, 1, 0, 0)));
+    s.decide(&video(0, 1, 0, 0));
+    s.set_target(SubscriptionTarget { enabled: true, max_spatial: 1, max_temporal: 9 });
+    assert_eq!(s.wants_key_frame(), Some(0), "layer 1 does not exist");
+    assert_eq!(s.decide(&video(2, 2, 0, 5)), FORWARD);
+    assert_eq!(s.decide(&key(video(0, 2, 0, 5))), SWITCH);
+}
+
+#[test]
+fn a_target_below_all_layers_means_the_lowest() {
+    let mut s = selector(0, 9);
+    assert_eq!(s.decide(&key(video(1, 1, 0, 0))), SWITCH);
+}
+
+#[test]
+fn disabled_sends_nothing_and_resumes_at_a_key_frame() {
+    let mut s = selector(0, 9);
+    s.decide(&key(video(0, 1, 0, 0)));
+    s.set_target(SubscriptionTarget { enabled: false, max_spatial: 0, max_temporal: 9 });
+    assert_eq!(s.decide(&key(video(0, 2, 0, 0))), NOT_SELECTED);
+    assert_eq!(s.wants_key_frame(), None);
+    s.set_target(SubscriptionTarget { enabled: true, max_spatial: 0, max_temporal: 9 });
+    assert_eq!(s.wants_key_frame(), Some(0));
+    assert_eq!(s.decide(&video(0, 3, 0, 0)), WAIT);
+    assert_eq!(s.decide(&key(video(0, 4, 0, 0))), SWITCH);
+    s.interrupt();
+    assert_eq!(s.decide(&video(0, 5, 0, 0)), WAIT);
+}
+
+#[test]
+fn temporal_layers_go_at_a_frame_and_come_back_at_a_key_frame() {
+    let mut s = selector(0, 2);
+    s.decide(&key(video(0, 1, 0, 0)));
+    assert_eq!(s.decide(&temporal(video(0, 2, 10, 0), 2)), FORWARD);
+    s.set_target(SubscriptionTarget { enabled: true, max_spatial: 0, max_temporal: 0 });
+    // The frame that was begun is finished.
+    let mut rest = temporal(video(0, 3, 10, 0), 2);
+    rest.info.frame_start = false;
+    assert_eq!(s.decide(&rest), FORWARD);
+    assert_eq!(s.decide(&temporal(video(0, 4, 20, 0), 1)), LEFT_OUT);
+    assert_eq!(s.decide(&video(0, 5, 30, 0)), FORWARD);
+    s.set_target(SubscriptionTarget { enabled: true, max_spatial: 0, max_temporal: 1 });
+    assert_eq!(s.wants_key_frame(), Some(0));
+    assert_eq!(s.decide(&temporal(video(0, 6, 40, 0), 1)), LEFT_OUT);
+    assert_eq!(s.decide(&key(video(0, 7, 50, 0))), FORWARD);
+    assert_eq!(s.wants_key_frame(), None);
+    assert_eq!(s.decide(&temporal(video(0, 8, 60, 0), 1)), FORWARD);
+}
+
+#[test]
+fn inner_layers_end_with_a_marker() {
+    let mut s = selector(1, 9);
+    let picture = |i: u64, layer: u8| inner(video(0, i, i as u32 / 3, 0), layer, layer == 2);
+    assert_eq!(s.decide(&key(picture(0, 0))), Decision::Switch { marker: false });
+    assert_eq!(s.decide(&picture(1, 1)), FORWARD);
+    assert_eq!(s.decide(&picture(2, 2)), LEFT_OUT);
+    assert_eq!(s.wants_key_frame(), None);
+    s.set_target(SubscriptionTarget { enabled: true, max_spatial: 0, max_temporal: 9 });
+    assert_eq!(s.decide(&picture(3, 0)), FORWARD);
+    assert_eq!(s.decide(&picture(4, 1)), LEFT_OUT);
+    assert_eq!(s.decide(&picture(5, 2)), LEFT_OUT);
+    s.set_target(SubscriptionTarget { enabled: true, max_spatial: 2, max_temporal: 9 });
+    assert_eq!(s.wants_key_frame(), Some(0));
+    assert_eq!(s.decide(&picture(6, 0)), FORWARD);
+    assert_eq!(s.decide(&picture(7, 1)), LEFT_OUT);
+    assert_eq!(s.decide(&key(picture(9, 0))), Decision::Forward { marker: false });
+    assert_eq!(s.decide(&picture(10, 1)), Decision::Forward { marker: false });
+    assert_eq!(s.decide(&picture(11, 2)), FORWARD);
+    assert_eq!(s.wants_key_frame(), None);
+}
+
+#[test]
+fn audio_needs_no_key_frame() {
+    let mut s = LayerSelector::new(MediaKind::Audio);
+    let mut m = video(0, 1, 0, 0);
+    m.info.key_frame = false;
+    assert_eq!(s.decide(&m), SWITCH);
+    assert_eq!(s.wants_key_frame(), None);
+    s.interrupt();
+    assert_eq!(s.wants_key_frame(), None);
+    m.received = start() + ms(20);
+    assert_eq!(s.decide(&m), SWITCH);
+    assert_eq!(s.decide(&m), FORWARD);
+}
+
+#[test]
+fn a_stream_beyond_the_limit_is_ignored() {
+    let mut s = selector(9, 9);
+    assert_eq!(s.decide(&key(video(MAX_STREAMS as u8, 1, 0, 0))), NOT_SELECTED);
+}
