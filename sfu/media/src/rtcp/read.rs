@@ -147,7 +147,7 @@ impl<'a> RawPacket<'a> {
         if b0 & 0x20 != 0 {
             // Only the last packet may be padded, by whole words (RFC 3550 section 6.4.1).
             let padding = usize::from(*body.last()?);
-            if !rest.is_empty() || padding == 0 || !padding.is_multiple_of(4) {
+            if !rest.is_empty() || padding == 0 || padding % 4 != 0 {
                 return None;
             }
             body = body.get(..body.len().checked_sub(padding)?)?;
@@ -225,7 +225,7 @@ fn feedback(body: &[u8]) -> Option<(Ssrc, Ssrc, &[u8])> {
 
 /// At least one entry of `len` bytes, and no part of one.
 fn whole(fci: &[u8], len: usize) -> Option<()> {
-    (!fci.is_empty() && fci.len().is_multiple_of(len)).then_some(())
+    (!fci.is_empty() && fci.len() % len == 0).then_some(())
 }
 
 pub(super) fn be32(bytes: &[u8], at: usize) -> Option<u32> {

@@ -206,9 +206,9 @@ pub struct TwccArrival {
 /// is the number after the last one covered.
 ///
 /// `arrivals` are in the order of their numbers, without repetition, at or after `base_seq`; numbers between them are
-/// reported as lost. A packet ends early before an arrival that is more than 8.19 s from the one before, before one
-/// that breaks the order, and when it would outgrow a datagram. A first arrival with a number before `base_seq` becomes
-/// the base.
+/// reported as lost. A packet ends early before an arrival that is more than 8.19 s from the one before, or less than
+/// in order, or when it would grow beyond what fits a datagram. An arrival so far behind `base_seq` that the packet could
+/// not reach it moves the base up to itself.
 pub fn write_twcc(
     out: &mut Vec<u8>,
     sender: Ssrc,

@@ -67,8 +67,7 @@ fn padding_is_checked() {
 
 #[test]
 fn extension_blocks_of_both_forms() {
-    type Elements = &'static [(u8, &'static [u8])];
-    let cases: [(u16, &[u8], Elements); 8] = [
+    let cases: [(u16, &[u8], &[(u8, &[u8])]); 8] = [
         (0xbede, &[0xe2, 1, 2, 3], &[(14, &[1, 2, 3])]),
         // 15 ends the block, and so does 0 with a length.
         (0xbede, &[0x10, 1, 0xf0, 2, 0x20, 3, 0, 0], &[(1, &[1])]),
@@ -296,21 +295,20 @@ fn av1_and_audio() {
 
 #[test]
 fn descriptors_are_rewritten() {
-    type Case = (Codec, &'static [u8], (Option<u16>, Option<u8>), &'static [u8], usize);
-    let cases: [Case; 8] = [
-        (Codec::Vp8, &[0x10, 0x50], (Some(1), Some(1)), &[0x10], 1),
+    let cases: [(Codec, &[u8], Option<u16>, Option<u8>, &[u8], usize); 8] = [
+        (Codec::Vp8, &[0x10, 0x50], Some(1), Some(1), &[0x10], 1),
         // 7 bits become 15.
-        (Codec::Vp8, &[0x80, 0x80, 5, 1], (Some(0x1234), None), &[0x80, 0x80, 0x92, 0x34], 3),
-        (Codec::Vp8, &[0x90, 0xf0, 0x92, 0x34, 9, 0x80, 1], (Some(7), Some(3)), &[0x90, 0xf0, 0x80, 7, 3], 5),
-        (Codec::Vp8, &[0x90, 0xf0, 0x92, 0x34, 9, 0x80, 1], (None, None), &[0x90, 0xf0, 0x92, 0x34, 9], 5),
-        (Codec::Vp9, &[0xa8, 5, 0x40, 8, 1], (Some(0x7fff), Some(1)), &[0xa8, 0xff, 0xff, 0x40, 1], 4),
+        (Codec::Vp8, &[0x80, 0x80, 5, 1], Some(0x1234), None, &[0x80, 0x80, 0x92, 0x34], 3),
+        (Codec::Vp8, &[0x90, 0xf0, 0x92, 0x34, 9, 0x80, 1], Some(7), Some(3), &[0x90, 0xf0, 0x80, 7, 3], 5),
+        (Codec::Vp8, &[0x90, 0xf0, 0x92, 0x34, 9, 0x80, 1], None, None, &[0x90, 0xf0, 0x92, 0x34, 9], 5),
+        (Codec::Vp9, &[0xa8, 5, 0x40, 8, 1], Some(0x7fff), Some(1), &[0xa8, 0xff, 0xff, 0x40, 1], 4),
         // Flexible mode has no TL0PICIDX.
-        (Codec::Vp9, &[0xb8, 5, 0x40, 8, 1], (Some(1), Some(1)), &[0xb8, 0x80, 1, 0x40], 3),
-        (Codec::Vp9, &[0xa8, 0x80], (Some(1), Some(1)), &[], 0),
-        (Codec::H264, &[0x61, 0x9a], (Some(1), Some(1)), &[], 0),
+        (Codec::Vp9, &[0xb8, 5, 0x40, 8, 1], Some(1), Some(1), &[0xb8, 0x80, 1, 0x40], 3),
+        (Codec::Vp9, &[0xa8, 0x80], Some(1), Some(1), &[], 0),
+        (Codec::H264, &[0x61, 0x9a], Some(1), Some(1), &[], 0),
     ];
     let mut out = ArrayVec::new();
-    for (codec, payload, (picture_id, tl0), want, replaced) in cases {
+    for (codec, payload, picture_id, tl0, want, replaced) in cases {
         let got = rewrite_descriptor(codec, payload, picture_id, tl0, &mut out);
         assert_eq!((&out[..], got), (want, replaced), "{codec:?} {payload:x?}");
     }
@@ -326,7 +324,7 @@ struct BitWriter {
 impl BitWriter {
     fn put(&mut self, value: u32, n: u32) -> &mut Self {
         for bit in (0..n).rev() {
-            if self.len.is_multiple_of(8) {
+            if self.len % 8 == 0 {
                 self.bytes.push(0);
             }
             *self.bytes.last_mut().unwrap() |= ((value >> bit & 1) as u8) << (7 - self.len % 8);
@@ -344,7 +342,7 @@ fn structure(template: u32, offset: u32) -> Vec<u8> {
     bits.put(offset, 6).put(1, 5);
     bits.put(1, 2).put(2, 2).put(1, 2).put(3, 2); // templates (0,0) (0,1) (1,0) (1,1)
     bits.put(0xffff, 16); // 4 templates of 2 dtis
-    bits.put(0, 1).put(0b10_0110, 6).put(0, 1).put(0b100_0110_0100, 11); // fdiffs: none, one, none, two
+    bits.put(0, 1).put(0b1_0011_0, 6).put(0, 1).put(0b1_0001_1_0010_0, 11); // fdiffs: none, one, none, two
     bits.put(0b10, 2); // chains: ns(3) of 1 in 2 bits
     bits.put(0x1234, 16); // protected-by: ns(1) takes no bits; 4 templates of 4 bits
     bits.put(1, 1).put(639, 16).put(359, 16).put(1279, 16).put(719, 16);
@@ -394,7 +392,7 @@ fn structures_out_of_bounds_are_refused() {
     // 65 templates; a fifth spatial layer; a ninth temporal layer.
     for (step, times) in [(0, 64), (2, 4), (1, 8)] {
         let mut bits = BitWriter::default();
-        bits.put(0x80_0000, 24).put(0b10000, 5).put(0, 6).put(0, 5);
+        bits.put(0x8000_00, 24).put(0b10000, 5).put(0, 6).put(0, 5);
         for _ in 0..times {
             bits.put(step, 2);
         }

@@ -3,9 +3,17 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use rand::Rng;
+
 use super::Shard;
-use super::peers::Peer;
-use crate::command::ShardCommand;
+use super::fan_out::OWN_SSRC;
+use super::peers::{Peer, PeerKey};
+use super::subscriptions::{SubKey, Subscription};
+use super::timers::Timer;
+use super::tracks::{Track, TrackKey};
+use crate::command::{ReceiveSection, SendSection, ShardCommand, SubscriptionTarget, TrackPolicy};
+use crate::ids::{Mid, PeerId, SubId, TrackId};
+use crate::outbound::Forwarder;
 use crate::transport::{Transport, TransportConfig};
 use crate::tx::TxQueue;
 
@@ -19,7 +27,7 @@ impl Shard {
                     data_channels,
                     timeouts: self.config.timeouts,
                 };
-                if let Some(key) = self.peers.insert(Peer::new(peer, Transport::new(config, now))) {
+                if let Some(key) = self.peers.insert(Peer::new(peer, Transport::new(config, now), now)) {
                     self.arm_peer(key, now);
                 }
             }
@@ -53,7 +61,168 @@ impl Shard {
                 }
                 self.remove_peer(key);
             }
-            _ => {}
+            ShardCommand::SetReceive { peer, sections } => self.set_receive(peer, sections, now),
+            ShardCommand::Publish { peer, mid, track, policy } => {
+                self.publish(peer, mid, track, policy, tx, now)
+            }
+            ShardCommand::SetTrackPolicy { track, policy } => self.set_policy(track, policy, tx, now),
+            ShardCommand::Unpublish { track } => {
+                if let Some(key) = self.tracks.key(track) {
+                    self.remove_track(key);
+                }
+            }
+            ShardCommand::Subscribe { sub, track, peer, section, target } => {
+                self.subscribe(sub, track, peer, section, target, tx, now);
+            }
+            ShardCommand::SetTarget { sub, target } => {
+                let Some(key) = self.subs.key(sub) else { return };
+                if let Some(sub) = self.subs.get_mut(key) {
+                    sub.forwarder.set_target(target);
+                }
+                self.serve_subscription(key, tx, now);
+            }
+            ShardCommand::Unsubscribe { sub } => {
+                if let Some(key) = self.subs.key(sub) {
+                    self.remove_subscription(key);
+                }
+            }
+        }
+    }
+
+    fn set_receive(&mut self, peer: PeerId, sections: Vec<ReceiveSection>, now: Instant) {
+        let Some(peer) = self.peers.key(peer).and_then(|key| self.peers.get_mut(key)) else { return };
+        let published = &peer.published;
+        let track_of = |mid| published.iter().find(|(have, _)| *have == mid).map(|(_, track)| *track);
+        let changes = peer.router.set_sections(sections, track_of, now);
+        let changed: Vec<TrackKey> = changes.iter().filter_map(|change| peer.track_on(change.mid)).collect();
+        for track in changed {
+            self.restart_track(track);
+        }
+    }
+
+    /// A track's streams start afresh: its section changed.
+    fn restart_track(&mut self, key: TrackKey) {
+        for (layer, stream) in self.tracks.clear_streams(key).iter().enumerate() {
+            if stream.is_some() {
+                self.stream_replaced(key, layer as u8);
+            }
+        }
+    }
+
+    fn publish(
+        &mut self,
+        peer: PeerId,
+        mid: Mid,
+        id: TrackId,
+        policy: TrackPolicy,
+        tx: &mut TxQueue,
+        now: Instant,
+    ) {
+        let Some(peer_key) = self.peers.key(peer) else { return };
+        let before = self.peers.get(peer_key).and_then(|peer| peer.track_on(mid));
+        if let Some(before) = before {
+            if self.tracks.get(before).is_some_and(|track| track.id == id) {
+                return self.set_policy(id, policy, tx, now);
+            }
+            self.remove_track(before);
+        }
+        let Some(key) = self.tracks.insert(Track::new(id, peer_key, mid, policy)) else { return };
+        if let Some(peer) = self.peers.get_mut(peer_key) {
+            peer.published.push((mid, key));
+            peer.router.set_track(mid, Some(key));
+        }
+    }
+
+    fn set_policy(&mut self, track: TrackId, policy: TrackPolicy, tx: &mut TxQueue, now: Instant) {
+        let Some(key) = self.tracks.key(track) else { return };
+        if !self.tracks.set_policy(key, policy) {
+            return;
+        }
+        let subs = self.tracks.get(key).map_or(0, |track| track.subs.len());
+        for at in 0..subs {
+            let sub = self.tracks.get(key).and_then(|track| track.subs.get(at)).copied();
+            let Some(sub_key) = sub else { continue };
+            if let Some(sub) = self.subs.get_mut(sub_key) {
+                sub.forwarder.require_key_frame();
+            }
+            self.serve_subscription(sub_key, tx, now);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
+    fn subscribe(
+        &mut self,
+        id: SubId,
+        track: TrackId,
+        peer: PeerId,
+        section: SendSection,
+        target: SubscriptionTarget,
+        tx: &mut TxQueue,
+        now: Instant,
+    ) {
+        let (Some(track_key), Some(peer_key)) = (self.tracks.key(track), self.peers.key(peer)) else {
+            return;
+        };
+        if self.subs.contains(id) {
+            return;
+        }
+        let (ssrc, rtx_ssrc) = (section.ssrc, section.rtx_ssrc);
+        let Some(peer) = self.peers.get_mut(peer_key) else { return };
+        if [Some(ssrc), rtx_ssrc].contains(&Some(OWN_SSRC)) || !peer.take_ssrcs(ssrc, rtx_ssrc) {
+            tracing::error!(%id, %ssrc, "an outgoing SSRC came twice on one transport; the subscription is refused");
+            return;
+        }
+        let mut forwarder = Forwarder::new(section, self.rng.random(), now);
+        forwarder.set_target(target);
+        if let Some(track) = self.tracks.get(track_key) {
+            for stream in track.streams.iter().flatten().filter_map(|key| self.tracks.streams.get(*key)) {
+                if let Some(report) = stream.inbound.last_sender_report() {
+                    forwarder.handle_sender_report(stream.layer, report);
+                }
+            }
+        }
+        let key = self.subs.insert(Subscription { id, track: track_key, peer: peer_key, forwarder });
+        peer.subs.push(key);
+        peer.egress.insert(ssrc, key);
+        if let Some(track) = self.tracks.get_mut(track_key) {
+            track.subs.push(key);
+        }
+        if self.peers.get(peer_key).is_some_and(|peer| peer.transport.is_connected()) {
+            self.serve_subscription(key, tx, now);
+        }
+    }
+
+    fn remove_subscription(&mut self, key: SubKey) {
+        let Some(sub) = self.subs.remove(key) else { return };
+        if let Some(track) = self.tracks.get_mut(sub.track) {
+            track.subs.retain(|have| *have != key);
+        }
+        if let Some(peer) = self.peers.get_mut(sub.peer) {
+            peer.subs.retain(|have| *have != key);
+            peer.egress.remove(&sub.forwarder.ssrc());
+        }
+    }
+
+    fn remove_track(&mut self, key: TrackKey) {
+        let Some(track) = self.tracks.remove(key) else { return };
+        for sub in track.subs {
+            self.remove_subscription(sub);
+        }
+        if let Some(peer) = self.peers.get_mut(track.peer) {
+            peer.published.retain(|(_, have)| *have != key);
+            peer.router.set_track(track.mid, None);
+        }
+    }
+
+    /// Forgets a peer and all that hangs on it.
+    pub(super) fn remove_peer(&mut self, key: PeerKey) {
+        let Some(mut peer) = self.peers.remove(key) else { return };
+        self.timers.disarm(Timer::Peer(key));
+        for (_, track) in std::mem::take(&mut peer.published) {
+            self.remove_track(track);
+        }
+        for sub in std::mem::take(&mut peer.subs) {
+            self.remove_subscription(sub);
         }
     }
 }

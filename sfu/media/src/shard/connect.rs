@@ -5,14 +5,13 @@ use std::time::{Duration, Instant};
 
 use super::Shard;
 use super::peers::PeerKey;
-use super::timers::Timer;
 use crate::command::ShardEvent;
 use crate::drop_reason::DropReason;
 use crate::transport::{TransportEvent, stun};
 use crate::tx::TxQueue;
 
 /// Least time between two timeouts of one peer. A deadline that its own handling does not move would else spin.
-const MIN_REST: Duration = Duration::from_millis(1);
+pub(super) const MIN_REST: Duration = Duration::from_millis(1);
 
 impl Shard {
     pub(super) fn stun(
@@ -75,13 +74,6 @@ impl Shard {
             }
         }
         self.arm_peer(key, now);
-    }
-
-    /// Sets a peer's timer by the earliest of its deadlines.
-    pub(super) fn arm_peer(&mut self, key: PeerKey, now: Instant) {
-        if let Some(at) = self.peers.get(key).and_then(|peer| self.peer_deadline(peer)) {
-            self.timers.arm(Timer::Peer(key), at.max(now + MIN_REST));
-        }
     }
 
     pub(super) fn peer_timeout(&mut self, key: PeerKey, tx: &mut TxQueue, now: Instant) {

@@ -7,11 +7,18 @@
 
 mod commands;
 mod connect;
+mod fan_out;
+mod feedback;
+mod ingress;
 mod peer_index;
 mod peers;
+mod reports;
+mod router;
 mod slots;
 mod speaker;
+mod subscriptions;
 mod timers;
+mod tracks;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -23,12 +30,17 @@ use rand::rngs::SmallRng;
 
 use crate::command::{ShardCommand, ShardEvent};
 use crate::drop_reason::DropReason;
+use crate::ids::ExtSeq;
+use crate::outbound::NtpClock;
+use crate::rtcp::ReportBlock;
 use crate::stats::ShardStats;
 use crate::transport::demux::{self, Protocol};
 use crate::transport::{DtlsCertificate, TransportTimeouts};
 use crate::tx::{Transmit, TxQueue};
-use peers::{PeerKey, Peers};
+use peers::Peers;
+use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
+use tracks::Tracks;
 
 /// What a shard starts from.
 #[derive(Debug, Clone)]
@@ -51,12 +63,20 @@ impl ShardConfig {
 pub struct Shard {
     config: ShardConfig,
     rng: SmallRng,
-    /// `now` at the start and the time since the epoch then: sender reports carry wall-clock time.
-    anchor: (Instant, Duration),
+    /// Wall-clock time for sender reports.
+    clock: NtpClock,
     peers: Peers,
+    tracks: Tracks,
+    subs: Subscriptions,
     timers: Timers,
     events: VecDeque<ShardEvent>,
     stats: ShardStats,
+    /// The last report of audio levels had any.
+    heard: bool,
+    /// Buffers used again for every packet.
+    released: Vec<ExtSeq>,
+    rtcp: Vec<u8>,
+    blocks: Vec<ReportBlock>,
 }
 
 impl Shard {
@@ -65,15 +85,23 @@ impl Shard {
     /// `seed` decides all that is random but not secret: first sequence numbers, timestamps. `unix` is the time since
     /// 1970 at `now`.
     pub fn new(config: ShardConfig, seed: u64, now: Instant, unix: Duration) -> Self {
-        Self {
+        let mut shard = Self {
             config,
             rng: SmallRng::seed_from_u64(seed),
-            anchor: (now, unix),
+            clock: NtpClock::new(now, unix),
             peers: Peers::default(),
+            tracks: Tracks::default(),
+            subs: Subscriptions::default(),
             timers: Timers::default(),
             events: VecDeque::new(),
             stats: ShardStats::default(),
-        }
+            heard: false,
+            released: Vec::new(),
+            rtcp: Vec::new(),
+            blocks: Vec::new(),
+        };
+        shard.arm_periodic(now);
+        shard
     }
 
     /// Does what room logic asks. A command that names an id which is not there (any more) does nothing.
@@ -100,7 +128,9 @@ impl Shard {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Peer(key) => self.peer_timeout(key, tx, now),
-                Timer::Levels | Timer::Quality | Timer::Stats => {}
+                Timer::Levels => self.report_levels(now),
+                Timer::Quality => self.report_quality(now),
+                Timer::Stats => self.report_stats(now),
             }
         }
         self.count_sent(mark, tx);
@@ -133,23 +163,9 @@ impl Shard {
         match demux::classify(datagram).ok_or(DropReason::UnknownProtocol)? {
             Protocol::Stun => self.stun(from, datagram, tx, now),
             Protocol::Dtls => self.dtls(from, datagram, tx, now),
-            Protocol::Rtp | Protocol::Rtcp => {
-                self.peers.at(from).ok_or(DropReason::UnknownSource)?;
-                Err(DropReason::SrtpNotReady)
-            }
+            Protocol::Rtp => self.rtp(from, datagram, tx, now),
+            Protocol::Rtcp => self.rtcp(from, datagram, tx, now),
         }
-    }
-
-    fn peer_connected(&mut self, _key: PeerKey, _tx: &mut TxQueue, _now: Instant) {}
-    fn media_timeout(&mut self, _key: PeerKey, _tx: &mut TxQueue, _now: Instant) {}
-    fn peer_deadline(&self, peer: &peers::Peer) -> Option<Instant> {
-        peer.transport.poll_timeout()
-    }
-
-    /// Forgets a peer and all that hangs on it.
-    fn remove_peer(&mut self, key: PeerKey) {
-        self.peers.remove(key);
-        self.timers.disarm(Timer::Peer(key));
     }
 
     fn mark(tx: &TxQueue) -> SentMark {

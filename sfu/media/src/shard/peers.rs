@@ -1,14 +1,19 @@
 //! The transports of a shard and what each of them owns.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
 
 use super::peer_index::PeerIndex;
+use super::router::Router;
 use super::slots::{Key, Slots};
-use crate::ids::PeerId;
+use super::subscriptions::SubKey;
+use super::tracks::TrackKey;
+use crate::ids::{Mid, PeerId, Ssrc};
+use crate::inbound::TwccRecorder;
+use crate::outbound::TwccSeqCounter;
 use crate::transport::Transport;
 
 /// Names a [`Peer`] in its shard.
@@ -26,12 +31,60 @@ pub(crate) struct Peer {
     addrs: ArrayVec<SocketAddr, MAX_ADDRS>,
     /// User name fragments that the index leads here from.
     ufrags: Vec<String>,
+    /// What it may send, and the SSRCs that it sends on.
+    pub(crate) router: Router,
+    /// Its tracks by section; a section may not be negotiated yet, or not any more.
+    pub(crate) published: Vec<(Mid, TrackKey)>,
+    /// What it gets, in the order of subscribing.
+    pub(crate) subs: Vec<SubKey>,
+    /// The same by SSRC: what its RTCP is about.
+    pub(crate) egress: HashMap<Ssrc, SubKey>,
+    /// Every SSRC ever sent on. One that came again would repeat nonces of the same key.
+    used_ssrcs: BTreeSet<Ssrc>,
+    /// Arrivals of its packets.
+    pub(crate) arrivals: TwccRecorder,
+    /// Numbers of the packets sent to it.
+    pub(crate) twcc: TwccSeqCounter,
+    /// An SSRC that it sends on, which transport-wide feedback must name though it is about all.
+    pub(crate) some_ssrc: Ssrc,
+    /// When reports are due; none before it is connected.
+    pub(crate) next_report: Option<Instant>,
 }
 
 impl Peer {
     /// A peer without media.
-    pub(crate) fn new(id: PeerId, transport: Transport) -> Self {
-        Self { id, transport, addrs: ArrayVec::new(), ufrags: Vec::new() }
+    pub(crate) fn new(id: PeerId, transport: Transport, now: Instant) -> Self {
+        Self {
+            id,
+            transport,
+            addrs: ArrayVec::new(),
+            ufrags: Vec::new(),
+            router: Router::default(),
+            published: Vec::new(),
+            subs: Vec::new(),
+            egress: HashMap::new(),
+            used_ssrcs: BTreeSet::new(),
+            arrivals: TwccRecorder::new(now),
+            twcc: TwccSeqCounter::new(now),
+            some_ssrc: Ssrc(0),
+            next_report: None,
+        }
+    }
+
+    /// The track of a section.
+    pub(crate) fn track_on(&self, mid: Mid) -> Option<TrackKey> {
+        self.published.iter().find(|(have, _)| *have == mid).map(|(_, track)| *track)
+    }
+
+    /// Reserves the SSRCs of a new subscription for good. False when one of them was used before.
+    pub(crate) fn take_ssrcs(&mut self, ssrc: Ssrc, rtx: Option<Ssrc>) -> bool {
+        if rtx == Some(ssrc) || [Some(ssrc), rtx].into_iter().flatten().any(|s| self.used_ssrcs.contains(&s))
+        {
+            return false;
+        }
+        self.used_ssrcs.insert(ssrc);
+        self.used_ssrcs.extend(rtx);
+        true
     }
 }
 

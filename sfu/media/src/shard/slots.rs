@@ -84,22 +84,10 @@ impl<T> Slots<T> {
     }
 
     /// All entries in the order of their indices.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key<T>, &T)> {
-        self.entries.iter().map(|(index, (generation, value))| {
-            (Key { index: index as u32, generation: *generation, of: PhantomData }, value)
-        })
-    }
-
-    /// The same for change.
     pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Key<T>, &mut T)> {
         self.entries.iter_mut().map(|(index, (generation, value))| {
             (Key { index: index as u32, generation: *generation, of: PhantomData }, value)
         })
-    }
-
-    /// Number of entries.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
     }
 }
 
@@ -118,7 +106,6 @@ mod tests {
         assert_eq!(slots.get_mut(a), None);
         assert_eq!(slots.remove(a), None);
         assert_eq!(slots.get(b), Some(&"b"));
-        assert_eq!(slots.iter().map(|(k, v)| (k, *v)).collect::<Vec<_>>(), [(b, "b")]);
-        assert_eq!(slots.len(), 1);
+        assert_eq!(slots.iter_mut().map(|(k, v)| (k, *v)).collect::<Vec<_>>(), [(b, "b")]);
     }
 }

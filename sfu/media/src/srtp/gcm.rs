@@ -73,12 +73,17 @@ impl Gcm {
         body: &[u8],
         out: &mut [u8],
     ) -> Result<(), DropReason> {
-        // The cipher takes two pieces, and no copy is needed to join them.
-        let (first, second) = if prefix.is_empty() { (body, &[][..]) } else { (prefix, body) };
-        let (out_first, out_rest) = out.split_at_mut(first.len());
         let nonce = self.rtp_nonce(ssrc, index);
-        let sealed =
-            self.rtp.seal_out_of_place_scatter(nonce, Aad::from(header), first, out_first, second, out_rest);
+        let aad = Aad::from(header);
+        let (text, tag) = out.split_at_mut(prefix.len() + body.len());
+        let sealed = if prefix.is_empty() {
+            self.rtp.seal_out_of_place_scatter(nonce, aad, body, text, &[], tag)
+        } else {
+            let (head, rest) = text.split_at_mut(prefix.len());
+            head.copy_from_slice(prefix);
+            rest.copy_from_slice(body);
+            self.rtp.seal_in_place_scatter(nonce, aad, text, &[], tag)
+        };
         // It fails for a text beyond 64 GiB or a tag of another length only.
         sealed.map_err(|_| DropReason::TooLarge)
     }

@@ -334,6 +334,14 @@ impl Bot {
             for (ssrc, lost) in lost.into_iter().filter(|(_, lost)| !lost.is_empty()) {
                 self.send_nack(ssrc, &lost);
             }
+            let keyless: Vec<_> = self
+                .sinks
+                .values_mut()
+                .filter_map(|sink| sink.needs_key(now).then_some(sink.config().ssrc))
+                .collect();
+            for ssrc in keyless {
+                self.send_pli(ssrc);
+            }
         }
         if self.next_report <= now {
             self.next_report = now + REPORT_EVERY;

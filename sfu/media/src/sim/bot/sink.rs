@@ -8,6 +8,8 @@ use super::rtp::{Parsed, ReportBlock};
 
 /// Time between two requests for one packet.
 const NACK_EVERY: Duration = Duration::from_millis(60);
+/// Time between two requests for a key frame.
+const ASK_KEY_EVERY: Duration = Duration::from_millis(200);
 /// After this long a gap is given up and the stream goes on behind it.
 const GIVE_UP: Duration = Duration::from_millis(1500);
 
@@ -82,6 +84,9 @@ pub struct Sink {
     pub last_sr: Option<(u64, u32, Instant)>,
     /// Packets that the last sender report claims.
     pub sr_packets: u32,
+    /// The stream began without a key frame: one is to be asked for.
+    lacks_key: bool,
+    asked_key: Option<Instant>,
     waiting: BTreeMap<u64, Packet>,
     gaps: BTreeMap<u64, Gap>,
     next: u64,
@@ -105,6 +110,8 @@ impl Sink {
             octets: 0,
             last_sr: None,
             sr_packets: 0,
+            lacks_key: false,
+            asked_key: None,
             waiting: BTreeMap::new(),
             gaps: BTreeMap::new(),
             next: 0,
@@ -195,8 +202,13 @@ impl Sink {
                 };
                 let (picture, tl0, skip) = descriptor;
                 if start != (expected == self.next) {
-                    // The frame's beginning is missing, or its end.
-                    self.broken += 1;
+                    // The frame's beginning is missing, or its end. Before the first frame the stream's first packet may
+                    // be lost, and nothing shows that there was one.
+                    if self.frames.is_empty() {
+                        self.lacks_key = true;
+                    } else {
+                        self.broken += 1;
+                    }
                     end = Some((*index, packet.timestamp));
                     frame.clear();
                     break;
@@ -211,11 +223,14 @@ impl Sink {
                 }
             }
             let Some((last, timestamp)) = end else { return };
+            let is_key = self.config.coding == Coding::Opus || frame.first().is_some_and(|b| b & 1 == 0);
             match frames::verify(self.config.coding, &frame) {
+                // Not to be decoded.
+                Some(_) if self.frames.is_empty() && !is_key => self.lacks_key = true,
                 Some(id) => self.frames.push(FrameReceived {
                     id,
                     at: now,
-                    key: frame[0] & 1 == 0,
+                    key: is_key,
                     timestamp,
                     picture_id: info.0,
                     tl0: info.1,
@@ -258,6 +273,17 @@ impl Sink {
         ask
     }
 
+    /// Whether to ask for a key frame now.
+    pub(super) fn needs_key(&mut self, now: Instant) -> bool {
+        let due = self.lacks_key
+            && self.frames.is_empty()
+            && self.asked_key.is_none_or(|asked| now.duration_since(asked) >= ASK_KEY_EVERY);
+        if due {
+            self.asked_key = Some(now);
+        }
+        due
+    }
+
     /// The block for a receiver report.
     pub(super) fn report(&mut self, now: Instant) -> Option<ReportBlock> {
         let highest = self.highest?;
@@ -265,7 +291,7 @@ impl Sink {
         let (last_expected, last_received) = std::mem::replace(&mut self.reported, (expected, self.packets));
         let (span, got) = (expected - last_expected, self.packets - last_received);
         let lost = span.saturating_sub(got);
-        let fraction = if span == 0 { 0 } else { (lost * 256 / span).min(255) as u8 };
+        let fraction = (lost * 256).checked_div(span).unwrap_or(0).min(255) as u8;
         let (last_sr, delay) = match self.last_sr {
             Some((ntp, _, at)) => {
                 ((ntp >> 16) as u32, (now.duration_since(at).as_secs_f64() * 65536.0) as u32)

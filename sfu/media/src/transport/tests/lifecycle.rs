@@ -220,20 +220,21 @@ fn a_lost_last_flight_is_repeated() {
 #[test]
 fn without_checks_it_never_connects() {
     let mut pair = Pair::new();
-    assert_eq!(pair.relay.poll_timeout(), Some(pair.start + Duration::from_secs(30)));
-    pair.relay_waits(Duration::from_millis(29_999));
+    pair.relay.poll_timeout().unwrap();
+    pair.network = Box::new(|_, _| Vec::new());
+    pair.advance(Duration::from_millis(29_999));
     assert!(!pair.relay.is_closed());
-    pair.relay_waits(Duration::from_millis(1));
+    pair.advance(Duration::from_millis(1));
     assert_eq!(pair.events, [TransportEvent::Closed(CloseReason::NeverConnected)]);
 }
 
 #[test]
 fn with_checks_but_no_handshake_it_never_connects() {
     let mut pair = Pair::new();
+    pair.network = Box::new(|way, datagrams| if way == Way::ToRelay { Vec::new() } else { datagrams });
     for _ in 0..15 {
-        assert!(!pair.relay.is_closed());
         pair.check(true);
-        pair.relay_waits(Duration::from_secs(2));
+        pair.advance(Duration::from_secs(2));
     }
     assert_eq!(pair.events, [TransportEvent::Closed(CloseReason::NeverConnected)]);
 }
@@ -375,12 +376,12 @@ proptest! {
         let mut pair = Pair::with(Vec::new(), mtu, Some(client_description()));
         pair.check(true);
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut budget = 8;
+        let mut budget = 25;
         pair.network = Box::new(move |_, datagrams| {
             let mut out = Vec::new();
             for datagram in datagrams {
                 match rng.random_range(0..10) {
-                    // The engines give up after some tries: as many are never all lost.
+                    // The engines give up after some tries: loss is bounded.
                     0 | 1 if budget > 0 => budget -= 1,
                     2 => out.extend([datagram.clone(), datagram]),
                     _ => out.push(datagram),

@@ -68,13 +68,7 @@ pub(super) struct Client {
 impl Client {
     /// `mtu` of its DTLS: small ones make a ClientHello that spans datagrams, as browsers' do.
     fn new(mtu: usize, now: Instant) -> Self {
-        let config = dimpl::Config::builder()
-            .mtu(mtu)
-            .max_queue_tx(40)
-            .flight_start_rto(Duration::from_millis(100))
-            .flight_retries(9)
-            .build()
-            .unwrap();
+        let config = dimpl::Config::builder().mtu(mtu).max_queue_tx(40).build().unwrap();
         let mut dtls = Dtls::new_12(Arc::new(config), client_certificate().pair.clone(), now);
         dtls.set_active(true);
         dtls.handle_timeout(now).unwrap();
@@ -386,7 +380,7 @@ impl Pair {
             check = check.use_candidate();
         }
         self.client.stun.clear();
-        self.send_to_relay(&check.finish(&key));
+        self.to_relay(&check.finish(&key));
         self.client.stun.iter().any(|response| {
             let response = Message::parse(response).unwrap();
             response.class() == Class::Success
@@ -396,7 +390,7 @@ impl Pair {
     }
 
     /// Hands one datagram to the relay and what it answers to the client.
-    pub(super) fn send_to_relay(&mut self, datagram: &[u8]) {
+    pub(super) fn to_relay(&mut self, datagram: &[u8]) {
         let mut tx = TxQueue::new();
         let mut datagram = datagram.to_vec();
         let result = match demux::classify(&datagram) {
@@ -427,7 +421,7 @@ impl Pair {
                 return;
             }
             for datagram in (self.network)(Way::ToRelay, datagrams) {
-                self.send_to_relay(&datagram);
+                self.to_relay(&datagram);
             }
         }
         panic!("they never fall silent");

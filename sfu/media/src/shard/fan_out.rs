@@ -1,0 +1,170 @@
+//! From a track's stream to its subscribers.
+
+use std::time::Instant;
+
+use super::Shard;
+use super::subscriptions::SubKey;
+use super::timers::Timer;
+use super::tracks::{StreamKey, TrackKey};
+use crate::command::MediaKind;
+use crate::drop_reason::DropReason;
+use crate::ids::{ExtSeq, SeqNo};
+use crate::rtcp::write;
+use crate::tx::TxQueue;
+
+/// The relay's own SSRC on every transport: sender of what it reports. Outgoing streams have others.
+pub(super) const OWN_SSRC: crate::ids::Ssrc = crate::ids::Ssrc(1);
+
+impl Shard {
+    /// Gives released packets to each subscription in turn, so that a frame's packets to one receiver lie side by side in
+    /// the send queue and go out in one call.
+    pub(super) fn fan_out(
+        &mut self,
+        track_key: TrackKey,
+        stream_key: StreamKey,
+        released: &[ExtSeq],
+        tx: &mut TxQueue,
+        now: Instant,
+    ) {
+        let Self { tracks, subs, peers, stats, .. } = self;
+        let Some(track) = tracks.get_mut(track_key) else { return };
+        if track.policy.require_encryption {
+            // What is released was found encrypted: a spell of plaintext ends.
+            track.plaintext = false;
+        }
+        let mut wanted = 0u8;
+        let Some(track) = tracks.get(track_key) else { return };
+        let Some(stream) = tracks.streams.get(stream_key) else { return };
+        let store = stream.inbound.store();
+        for sub in &track.subs {
+            let Some(sub) = subs.get_mut(*sub) else { continue };
+            let Some(peer) = peers.get_mut(sub.peer) else { continue };
+            let Some((seal, dst)) = peer.transport.seal_and_addr() else { continue };
+            for index in released {
+                let Some((meta, payload)) = store.get(*index) else { continue };
+                match sub.forwarder.forward(meta, payload, seal, dst, &mut peer.twcc, tx, now) {
+                    Ok(()) => stats.rtp_out += 1,
+                    Err(reason) => stats.drop(reason),
+                }
+            }
+            if let Some(layer) = sub.forwarder.wants_key_frame() {
+                wanted |= 1 << (layer & 7);
+            }
+        }
+        if stream.kind == MediaKind::Audio {
+            let heard = released.iter().filter_map(|index| {
+                let (meta, _) = store.get(*index)?;
+                Some((meta.audio_level?.level, meta.timestamp, meta.clock_rate))
+            });
+            // The meter is in the track, the levels in a stream of it: a few at a time cross over.
+            let heard: arrayvec::ArrayVec<_, 16> = heard.take(16).collect();
+            if let Some(track) = tracks.get_mut(track_key) {
+                for (level, timestamp, clock_rate) in heard {
+                    track.meter.record(level, timestamp, clock_rate);
+                }
+            }
+        }
+        for layer in (0..8).filter(|layer| wanted >> layer & 1 == 1) {
+            self.request_key_frame(track_key, layer, tx, now);
+        }
+    }
+
+    /// A packet of padding only: its subscribers must not see a gap.
+    pub(super) fn skip(&mut self, track_key: TrackKey, layer: u8, index: ExtSeq) {
+        let Some(track) = self.tracks.get(track_key) else { return };
+        for sub in &track.subs {
+            if let Some(sub) = self.subs.get_mut(*sub) {
+                sub.forwarder.skip(layer, index);
+            }
+        }
+    }
+
+    /// Asks for what a subscription waits for.
+    pub(super) fn serve_subscription(&mut self, key: SubKey, tx: &mut TxQueue, now: Instant) {
+        let Some(sub) = self.subs.get(key) else { return };
+        if let Some(layer) = sub.forwarder.wants_key_frame() {
+            self.request_key_frame(sub.track, layer, tx, now);
+        }
+    }
+
+    /// Someone needs a key frame of a layer, or of what there is instead of it.
+    pub(super) fn request_key_frame(&mut self, key: TrackKey, layer: u8, tx: &mut TxQueue, now: Instant) {
+        let Some(track) = self.tracks.get(key).filter(|track| !track.policy.muted) else { return };
+        let Some(stream_key) = track.stream_to_ask(layer) else { return };
+        if let Some(stream) = self.tracks.streams.get_mut(stream_key) {
+            stream.inbound.request_key_frame();
+            self.serve_stream(stream_key, tx, now);
+        }
+    }
+
+    /// Sends a publisher the NACK and PLI that are due for one of its streams.
+    pub(super) fn serve_stream(&mut self, key: StreamKey, tx: &mut TxQueue, now: Instant) {
+        let Some(stream) = self.tracks.streams.get_mut(key) else { return };
+        let peer_key = stream.peer;
+        match stream.inbound.poll_timeout(now) {
+            None => return,
+            Some(at) if at > now => return self.timers.arm(Timer::Peer(peer_key), at),
+            Some(_) => {}
+        }
+        let ssrc = stream.inbound.ssrc();
+        self.rtcp.clear();
+        let lost = stream.inbound.poll_nacks(now, None);
+        if !lost.is_empty() {
+            self.stats.nack_out += lost.len() as u64;
+            write::nack(&mut self.rtcp, OWN_SSRC, ssrc, lost);
+        }
+        if stream.inbound.poll_key_frame(now) {
+            self.stats.pli_out += 1;
+            write::pli(&mut self.rtcp, OWN_SSRC, ssrc);
+        }
+        if let Some(at) = stream.inbound.poll_timeout(now) {
+            self.timers.arm(Timer::Peer(peer_key), at.max(now + super::connect::MIN_REST));
+        }
+        self.send_rtcp(peer_key, tx);
+    }
+
+    /// Sends what is in the RTCP buffer, if anything, and empties it.
+    pub(super) fn send_rtcp(&mut self, key: super::peers::PeerKey, tx: &mut TxQueue) {
+        if self.rtcp.is_empty() {
+            return;
+        }
+        if let Some((seal, dst)) = self.peers.get_mut(key).and_then(|peer| peer.transport.seal_and_addr()) {
+            let mut slot = tx.reserve(self.rtcp.len() + crate::srtp::MAX_OVERHEAD);
+            match seal.seal_rtcp(&self.rtcp, slot.bytes()) {
+                Ok(len) => slot.commit(dst, len),
+                Err(reason) => self.stats.drop(reason),
+            }
+        }
+        self.rtcp.clear();
+    }
+
+    /// Sends again what a subscriber says it misses.
+    pub(super) fn retransmit(
+        &mut self,
+        key: SubKey,
+        lost: impl Iterator<Item = SeqNo>,
+        tx: &mut TxQueue,
+        now: Instant,
+    ) {
+        let Self { tracks, subs, peers, stats, .. } = self;
+        let Some(sub) = subs.get_mut(key) else { return };
+        let Some(track) = tracks.get(sub.track) else { return };
+        let Some(peer) = peers.get_mut(sub.peer) else { return };
+        let Some((seal, dst)) = peer.transport.seal_and_addr() else { return };
+        for lost in lost.take(MAX_NACKED) {
+            stats.nack_in += 1;
+            if track.policy.muted {
+                stats.drop(DropReason::Muted);
+                continue;
+            }
+            let store = |layer| Some(tracks.streams.get(track.stream(layer)?)?.inbound.store());
+            match sub.forwarder.retransmit(lost, store, seal, dst, &mut peer.twcc, tx, now) {
+                Ok(()) => stats.rtx_out += 1,
+                Err(reason) => stats.drop(reason),
+            }
+        }
+    }
+}
+
+/// Packets that one NACK message may ask for: more than a burst loses, few enough that a message cannot flood.
+const MAX_NACKED: usize = 512;

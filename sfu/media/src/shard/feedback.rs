@@ -1,0 +1,94 @@
+//! RTCP from peers: reports, key-frame requests, retransmission requests.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::Shard;
+use super::peers::PeerKey;
+use crate::drop_reason::DropReason;
+use crate::ids::{RtpTime, Ssrc};
+use crate::rtcp::{self, ReportBlock, Rtcp};
+use crate::tx::TxQueue;
+
+impl Shard {
+    pub(super) fn rtcp(
+        &mut self,
+        from: SocketAddr,
+        datagram: &mut [u8],
+        tx: &mut TxQueue,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let key = self.peers.at(from).ok_or(DropReason::UnknownSource)?;
+        let peer = self.peers.get_mut(key).ok_or(DropReason::UnknownSource)?;
+        let len = peer.transport.open_rtcp(datagram)?;
+        let compound = datagram.get(..len).ok_or(DropReason::RtcpMalformed)?;
+        // Compound and reduced-size (RFC 5506) alike; what follows a malformed packet cannot be found.
+        for packet in rtcp::parse(compound) {
+            match packet? {
+                Rtcp::SenderReport { ssrc, ntp, rtp, reports, .. } => {
+                    self.sender_report(key, ssrc, ntp, rtp, now);
+                    self.report_blocks(key, reports, now);
+                }
+                Rtcp::ReceiverReport { reports, .. } => self.report_blocks(key, reports, now),
+                Rtcp::Nack { media, lost, .. } => {
+                    let sub = self.peers.get(key).and_then(|peer| peer.egress.get(&media).copied());
+                    if let Some(sub) = sub {
+                        self.retransmit(sub, lost, tx, now);
+                    }
+                }
+                Rtcp::Pli { media, .. } => self.key_frame_wanted(key, media, tx, now),
+                Rtcp::Fir { entries, .. } => {
+                    for (media, _) in entries.take(MAX_FIRS) {
+                        self.key_frame_wanted(key, media, tx, now);
+                    }
+                }
+                // Bandwidth estimation is not there yet; who leaves says so by signalling, DTLS or silence.
+                Rtcp::TransportCc(_)
+                | Rtcp::Remb { .. }
+                | Rtcp::Sdes { .. }
+                | Rtcp::Bye { .. }
+                | Rtcp::Unknown { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn sender_report(&mut self, key: PeerKey, ssrc: Ssrc, ntp: u64, rtp: RtpTime, now: Instant) {
+        let Some(router) = self.peers.get(key).map(|peer| &peer.router) else { return };
+        let Some(route) = router.bound(ssrc).filter(|route| !route.rtx) else { return };
+        let track = router.section(route.section).and_then(|section| section.track);
+        let Some(track) = track.and_then(|key| self.tracks.get(key)) else { return };
+        let Some(stream_key) = track.stream(route.layer) else { return };
+        let Some(stream) = self.tracks.streams.get_mut(stream_key) else { return };
+        stream.inbound.handle_sender_report(ntp, rtp, now);
+        let Some(report) = stream.inbound.last_sender_report() else { return };
+        let track_key = stream.track;
+        let Some(track) = self.tracks.get(track_key) else { return };
+        for sub in &track.subs {
+            if let Some(sub) = self.subs.get_mut(*sub) {
+                sub.forwarder.handle_sender_report(route.layer, report);
+            }
+        }
+    }
+
+    fn report_blocks(&mut self, key: PeerKey, blocks: impl Iterator<Item = ReportBlock>, now: Instant) {
+        let Some(peer) = self.peers.get(key) else { return };
+        for block in blocks {
+            if let Some(sub) = peer.egress.get(&block.ssrc).and_then(|sub| self.subs.get_mut(*sub)) {
+                sub.forwarder.handle_report_block(&block, now);
+            }
+        }
+    }
+
+    fn key_frame_wanted(&mut self, key: PeerKey, media: Ssrc, tx: &mut TxQueue, now: Instant) {
+        let sub = self.peers.get(key).and_then(|peer| peer.egress.get(&media));
+        let Some(sub) = sub.and_then(|sub| self.subs.get(*sub)) else { return };
+        self.stats.pli_in += 1;
+        if let Some(layer) = sub.forwarder.handle_key_frame_request() {
+            self.request_key_frame(sub.track, layer, tx, now);
+        }
+    }
+}
+
+/// Entries that one FIR message may have; a receiver has few streams that all broke at once.
+const MAX_FIRS: usize = 32;

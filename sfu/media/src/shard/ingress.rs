@@ -1,0 +1,163 @@
+//! From a publisher's datagram to the packets that may be forwarded.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::Shard;
+use super::peers::PeerKey;
+use super::router::{Route, Routed};
+use super::timers::Timer;
+use super::tracks::{Stream, StreamKey, TrackKey};
+use crate::command::ShardEvent;
+use crate::drop_reason::DropReason;
+use crate::ids::{ExtSeq, Ssrc};
+use crate::inbound::{InboundConfig, InboundStream};
+use crate::rtp::{ExtensionValues, RtpHeader};
+use crate::tx::TxQueue;
+
+impl Shard {
+    pub(super) fn rtp(
+        &mut self,
+        from: SocketAddr,
+        datagram: &mut [u8],
+        tx: &mut TxQueue,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let key = self.peers.at(from).ok_or(DropReason::UnknownSource)?;
+        let peer = self.peers.get_mut(key).ok_or(DropReason::UnknownSource)?;
+        let header = RtpHeader::parse(datagram)?;
+        let opened = peer.transport.open_rtp(datagram, &header)?;
+
+        // Authentic from here on.
+        let extensions = ExtensionValues::read(&header, datagram, peer.router.extensions(header.ssrc));
+        if let Some(number) = extensions.transport_cc {
+            peer.arrivals.record(number, now);
+            peer.some_ssrc = header.ssrc;
+            if let Some(at) = peer.arrivals.poll_timeout() {
+                self.timers.arm(Timer::Peer(key), at);
+            }
+        }
+        let Routed { route, replaced } = peer.router.route(header.ssrc, header.pt, &extensions, now)?;
+        let section = peer.router.section(route.section).ok_or(DropReason::UnknownSsrc)?;
+        let track_key = section.track.ok_or(DropReason::NotPublished)?;
+        let track = self.tracks.get(track_key).ok_or(DropReason::NotPublished)?;
+        let stream_key = match track.stream(route.layer).filter(|_| route.rtx || !replaced) {
+            Some(stream_key) => stream_key,
+            // There is nothing yet to repair.
+            None if route.rtx => return Err(DropReason::RtxUseless),
+            None => self.open_stream(key, track_key, route, header.ssrc, now)?,
+        };
+        let stream = self.tracks.streams.get_mut(stream_key).ok_or(DropReason::NotPublished)?;
+        let payload = datagram.get(opened.payload).ok_or(DropReason::RtpMalformed)?;
+        let mut released = std::mem::take(&mut self.released);
+        released.clear();
+        let inbound = &mut stream.inbound;
+        let result = match route.rtx {
+            false => inbound.accept(&header, opened.index, payload, &extensions, now, &mut released),
+            true => inbound.accept_rtx(&header, payload, &extensions, now, &mut released),
+        };
+        match (route.rtx, result) {
+            (false, Ok(())) => self.stats.rtp_in += 1,
+            (true, Ok(())) => self.stats.rtx_in += 1,
+            // Padding carries nothing, but its number was used.
+            (false, Err(DropReason::Padding)) => self.skip(track_key, route.layer, opened.index),
+            (_, Err(DropReason::NotEncrypted)) => self.note_plaintext(track_key),
+            _ => {}
+        }
+        self.after_accept(stream_key, &released, tx, now);
+        self.released = released;
+        result
+    }
+
+    /// Begins a stream of a track with its first packet. The one that was in its place is gone.
+    fn open_stream(
+        &mut self,
+        peer_key: PeerKey,
+        track_key: TrackKey,
+        route: Route,
+        ssrc: Ssrc,
+        now: Instant,
+    ) -> Result<StreamKey, DropReason> {
+        let peer = self.peers.get(peer_key).ok_or(DropReason::UnknownSource)?;
+        let negotiated = &peer.router.section(route.section).ok_or(DropReason::UnknownSsrc)?.negotiated;
+        let track = self.tracks.get(track_key).ok_or(DropReason::NotPublished)?;
+        let replaces = track.stream(route.layer).is_some();
+        let simulcast = negotiated.rids.len() > 1 || negotiated.ssrcs.len() > 1;
+        let config = InboundConfig {
+            ssrc,
+            kind: negotiated.kind,
+            codecs: negotiated.codecs.clone(),
+            simulcast: simulcast.then_some(route.layer),
+            policy: track.policy,
+            // A sender without RTX would repeat packets on the SSRC itself, which few do.
+            nack: negotiated.codecs.iter().any(|codec| codec.rtx.is_some()),
+        };
+        let stream = Stream {
+            track: track_key,
+            peer: peer_key,
+            kind: negotiated.kind,
+            layer: route.layer,
+            inbound: InboundStream::new(config, now),
+            announced: false,
+        };
+        let key = self.tracks.set_stream(stream).ok_or(DropReason::PeerLimit)?;
+        if replaces {
+            self.stream_replaced(track_key, route.layer);
+        }
+        Ok(key)
+    }
+
+    /// Forwards what a stream released and asks its publisher for what it misses.
+    pub(super) fn after_accept(
+        &mut self,
+        key: StreamKey,
+        released: &[ExtSeq],
+        tx: &mut TxQueue,
+        now: Instant,
+    ) {
+        let Some(stream) = self.tracks.streams.get_mut(key) else { return };
+        let track_key = stream.track;
+        let mut plaintext = false;
+        while let Some((reason, count)) = stream.inbound.take_drops() {
+            self.stats.drops[reason as usize] += count;
+            plaintext |= reason == DropReason::NotEncrypted;
+        }
+        let first = released.first().and_then(|index| stream.inbound.store().get(*index));
+        if let Some((meta, _)) = first
+            && !stream.announced
+        {
+            let (ssrc, codec) = (stream.inbound.ssrc(), meta.codec);
+            stream.announced = true;
+            let spatial = stream.layer;
+            if let Some(track) = self.tracks.get(track_key) {
+                self.events.push_back(ShardEvent::LayerLive { track: track.id, spatial, ssrc, codec });
+            }
+        }
+        if plaintext {
+            self.note_plaintext(track_key);
+        }
+        if !released.is_empty() {
+            self.fan_out(track_key, key, released, tx, now);
+        }
+        self.serve_stream(key, tx, now);
+    }
+
+    /// A frame came without the trailer. Room logic hears of it once until an encrypted one comes.
+    fn note_plaintext(&mut self, key: TrackKey) {
+        if let Some(track) = self.tracks.get_mut(key)
+            && !std::mem::replace(&mut track.plaintext, true)
+        {
+            self.events.push_back(ShardEvent::NotEncrypted { track: track.id });
+        }
+    }
+
+    /// Another SSRC took the place of a stream, or its section changed.
+    pub(super) fn stream_replaced(&mut self, key: TrackKey, layer: u8) {
+        let Some(track) = self.tracks.get(key) else { return };
+        for sub in &track.subs {
+            if let Some(sub) = self.subs.get_mut(*sub) {
+                sub.forwarder.replace_stream(layer);
+            }
+        }
+    }
+}

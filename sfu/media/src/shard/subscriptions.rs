@@ -1,0 +1,67 @@
+//! Subscriptions: which track goes to which peer, and how.
+
+use std::collections::HashMap;
+
+use super::peers::PeerKey;
+use super::slots::{Key, Slots};
+use super::tracks::TrackKey;
+use crate::ids::SubId;
+use crate::outbound::Forwarder;
+
+/// Names a [`Subscription`] in its shard.
+pub(crate) type SubKey = Key<Subscription>;
+
+/// One track as sent to one peer.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) id: SubId,
+    /// What it gets.
+    pub(crate) track: TrackKey,
+    /// Who gets it.
+    pub(crate) peer: PeerKey,
+    pub(crate) forwarder: Forwarder,
+}
+
+/// All subscriptions.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    slots: Slots<Subscription>,
+    by_id: HashMap<SubId, SubKey>,
+}
+
+impl Subscriptions {
+    /// Whether an id is taken.
+    pub(crate) fn contains(&self, id: SubId) -> bool {
+        self.by_id.contains_key(&id)
+    }
+
+    /// Adds a subscription whose id is free.
+    pub(crate) fn insert(&mut self, subscription: Subscription) -> SubKey {
+        let id = subscription.id;
+        let key = self.slots.insert(subscription);
+        self.by_id.insert(id, key);
+        key
+    }
+
+    /// Takes a subscription out.
+    pub(crate) fn remove(&mut self, key: SubKey) -> Option<Subscription> {
+        let subscription = self.slots.remove(key)?;
+        self.by_id.remove(&subscription.id);
+        Some(subscription)
+    }
+
+    /// The key of an id.
+    pub(crate) fn key(&self, id: SubId) -> Option<SubKey> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The subscription of a key.
+    pub(crate) fn get(&self, key: SubKey) -> Option<&Subscription> {
+        self.slots.get(key)
+    }
+
+    /// The same for change.
+    pub(crate) fn get_mut(&mut self, key: SubKey) -> Option<&mut Subscription> {
+        self.slots.get_mut(key)
+    }
+}

@@ -1,0 +1,174 @@
+//! Published tracks and their streams.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use super::peers::PeerKey;
+use super::slots::{Key, Slots};
+use super::speaker::LevelMeter;
+use super::subscriptions::SubKey;
+use crate::command::{MediaKind, TrackPolicy};
+use crate::ids::{Mid, TrackId};
+use crate::inbound::InboundStream;
+use crate::outbound::MAX_STREAMS;
+
+/// Names a [`Track`] in its shard.
+pub(crate) type TrackKey = Key<Track>;
+/// Names a [`Stream`] in its shard.
+pub(crate) type StreamKey = Key<Stream>;
+
+/// One published track.
+#[derive(Debug)]
+pub(crate) struct Track {
+    pub(crate) id: TrackId,
+    /// Who sends it.
+    pub(crate) peer: PeerKey,
+    /// On which section.
+    pub(crate) mid: Mid,
+    pub(crate) policy: TrackPolicy,
+    /// Its streams by simulcast layer.
+    pub(crate) streams: [Option<StreamKey>; MAX_STREAMS],
+    /// Who gets it, in the order of subscribing.
+    pub(crate) subs: Vec<SubKey>,
+    /// Loudness, of audio.
+    pub(crate) meter: LevelMeter,
+    /// Frames without the cryptor's trailer come, and room logic knows.
+    pub(crate) plaintext: bool,
+}
+
+impl Track {
+    /// A track without streams or subscriptions.
+    pub(crate) fn new(id: TrackId, peer: PeerKey, mid: Mid, policy: TrackPolicy) -> Self {
+        Self {
+            id,
+            peer,
+            mid,
+            policy,
+            streams: [None; MAX_STREAMS],
+            subs: Vec::new(),
+            meter: LevelMeter::default(),
+            plaintext: false,
+        }
+    }
+
+    /// The stream of a layer.
+    pub(crate) fn stream(&self, layer: u8) -> Option<StreamKey> {
+        self.streams.get(usize::from(layer)).copied().flatten()
+    }
+
+    /// The stream to ask for a key frame when `layer` is wanted: that, else the highest below it, else the lowest.
+    pub(crate) fn stream_to_ask(&self, layer: u8) -> Option<StreamKey> {
+        let top = usize::from(layer).min(MAX_STREAMS - 1);
+        let below = self.streams[..=top].iter().rev().flatten().next();
+        below.or_else(|| self.streams.iter().flatten().next()).copied()
+    }
+}
+
+/// One primary SSRC of a track.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) track: TrackKey,
+    /// The track's publisher.
+    pub(crate) peer: PeerKey,
+    pub(crate) kind: MediaKind,
+    /// Its simulcast layer, 0 without simulcast.
+    pub(crate) layer: u8,
+    pub(crate) inbound: InboundStream,
+    /// Room logic knows that it is live.
+    pub(crate) announced: bool,
+}
+
+/// All tracks and streams.
+#[derive(Debug, Default)]
+pub(crate) struct Tracks {
+    slots: Slots<Track>,
+    by_id: HashMap<TrackId, TrackKey>,
+    pub(crate) streams: Slots<Stream>,
+}
+
+impl Tracks {
+    /// Adds a track. None when the id is taken.
+    pub(crate) fn insert(&mut self, track: Track) -> Option<TrackKey> {
+        if self.by_id.contains_key(&track.id) {
+            return None;
+        }
+        let id = track.id;
+        let key = self.slots.insert(track);
+        self.by_id.insert(id, key);
+        Some(key)
+    }
+
+    /// Takes a track and its streams out.
+    pub(crate) fn remove(&mut self, key: TrackKey) -> Option<Track> {
+        let track = self.slots.remove(key)?;
+        self.by_id.remove(&track.id);
+        for stream in track.streams.iter().flatten() {
+            self.streams.remove(*stream);
+        }
+        Some(track)
+    }
+
+    /// The key of an id.
+    pub(crate) fn key(&self, id: TrackId) -> Option<TrackKey> {
+        self.by_id.get(&id).copied()
+    }
+
+    /// The track of a key.
+    pub(crate) fn get(&self, key: TrackKey) -> Option<&Track> {
+        self.slots.get(key)
+    }
+
+    /// The same for change.
+    pub(crate) fn get_mut(&mut self, key: TrackKey) -> Option<&mut Track> {
+        self.slots.get_mut(key)
+    }
+
+    /// All tracks, always in the same order.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (TrackKey, &mut Track)> {
+        self.slots.iter_mut()
+    }
+
+    /// Puts a stream in its place. The one that was there is gone.
+    pub(crate) fn set_stream(&mut self, stream: Stream) -> Option<StreamKey> {
+        let (track, layer) = (self.slots.get_mut(stream.track)?, usize::from(stream.layer));
+        let place = track.streams.get_mut(layer)?;
+        if let Some(before) = place.take() {
+            self.streams.remove(before);
+        }
+        let key = self.streams.insert(stream);
+        *place = Some(key);
+        Some(key)
+    }
+
+    /// Takes all streams of a track out, and returns which layers had one.
+    pub(crate) fn clear_streams(&mut self, key: TrackKey) -> [Option<StreamKey>; MAX_STREAMS] {
+        let Some(track) = self.slots.get_mut(key) else { return [None; MAX_STREAMS] };
+        let streams = std::mem::take(&mut track.streams);
+        for stream in streams.iter().flatten() {
+            self.streams.remove(*stream);
+        }
+        streams
+    }
+
+    /// Changes a track's policy. False when it was so before, or the track is gone.
+    pub(crate) fn set_policy(&mut self, key: TrackKey, policy: TrackPolicy) -> bool {
+        let Some(track) = self.slots.get_mut(key) else { return false };
+        if track.policy == policy {
+            return false;
+        }
+        track.policy = policy;
+        track.meter.reset();
+        for stream in track.streams.iter().flatten() {
+            if let Some(stream) = self.streams.get_mut(*stream) {
+                stream.inbound.set_policy(policy);
+            }
+        }
+        true
+    }
+
+    /// Earliest deadline of a track's streams.
+    pub(crate) fn deadline(&self, key: TrackKey, now: Instant) -> Option<Instant> {
+        let streams = self.slots.get(key)?.streams.iter().flatten();
+        streams.filter_map(|stream| self.streams.get(*stream)?.inbound.poll_timeout(now)).min()
+    }
+}
