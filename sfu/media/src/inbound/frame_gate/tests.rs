@@ -144,6 +144,38 @@ fn trailers() {
 }
 
 #[test]
+fn an_av1_trailer_may_be_cut_between_its_two_bytes() {
+    // The last packet is an aggregation header and the key index; the byte before it ends the packet before.
+    for (before_end, key, want) in
+        [(12, 3, Ok(())), (11, 3, Err(DropReason::NotEncrypted)), (12, 16, Err(DropReason::NotEncrypted))]
+    {
+        for late in [false, true] {
+            let mut g = Gate::new(MediaKind::Video);
+            let mut put = |index: u64, end: bool, payload: &[u8]| {
+                let mut m = meta(index, g.start);
+                (m.timestamp, m.codec) = (RtpTime(5), Codec::Av1);
+                m.info = PayloadInfo { frame_start: false, frame_end: end, ..m.info };
+                let mut out = vec![];
+                let result = g.gate.admit(&mut g.store, &m, payload, &mut out);
+                g.released.extend(out.iter().map(|i| i.0));
+                result
+            };
+            let body = [&[0x10; 60][..], &[before_end]].concat();
+            let last = if late {
+                put(2, true, &[0x90, key]).unwrap();
+                put(1, false, &body)
+            } else {
+                put(1, false, &body).unwrap();
+                put(2, true, &[0x90, key])
+            };
+            assert_eq!(last, want, "{before_end} {key} {late}");
+            let released: &[u64] = if want.is_ok() { &[1, 2] } else { &[] };
+            assert_eq!(g.take(), released);
+        }
+    }
+}
+
+#[test]
 fn each_audio_packet_is_a_frame() {
     let mut g = Gate::new(MediaKind::Audio);
     // Encrypted comfort noise of one byte is 31 bytes long.
