@@ -257,7 +257,19 @@ impl World {
         self.ice[&bot].clone()
     }
 
-    /// Digest of the relay's certificate.
+    /// Renews the credentials of both ends of a bot's transport.
+    pub fn restart_ice(&mut self, bot: usize) {
+        let peer = self.peer(bot);
+        let number = self.id();
+        let ice = IceCredentials { ufrag: format!("again{bot}x{number}"), pwd: format!("{number:024}") };
+        let remote = self.bots[bot].restart_ice();
+        self.command(ShardCommand::RestartIce { peer, ice: ice.clone() });
+        self.command(ShardCommand::SetRemote { peer, remote });
+        self.ice.insert(bot, ice.clone());
+        self.bots[bot].connect(ice, self.certificate.fingerprint(), self.now);
+    }
+
+    /// The relay's certificate.
     pub fn certificate(&self) -> &DtlsCertificate {
         &self.certificate
     }
@@ -509,7 +521,7 @@ fn receive_section(mid: Mid, source: u32, publish: &Publish) -> ReceiveSection {
 }
 
 /// What the bot sends for such a track.
-fn source_config(track: &Track) -> SourceConfig {
+pub fn source_config(track: &Track) -> SourceConfig {
     let publish = &track.publish;
     let simulcast = publish.layers.len() > 1;
     let (pt, rtx_pt, clock_rate) = match publish.coding {

@@ -192,6 +192,13 @@ impl Bot {
         }
     }
 
+    /// Stops one layer of a track, or lets it go on.
+    pub fn set_layer(&mut self, source: u32, layer: usize, enabled: bool) {
+        if let Some(source) = self.sources.get_mut(&source) {
+            source.set_layer(layer, enabled);
+        }
+    }
+
     /// A track that it sends.
     ///
     /// # Panics

@@ -67,6 +67,7 @@ struct Layer {
     picture_id: u16,
     tl0: u8,
     key_wanted: bool,
+    enabled: bool,
     packets: u32,
     octets: u32,
     history: BTreeMap<u64, (Head, Vec<u8>)>,
@@ -83,7 +84,7 @@ pub struct Source {
     pub enabled: bool,
     /// Key frames sent because they were asked for.
     pub key_frames_asked: u32,
-    /// PLI and FIR that arrived, by layer.
+    /// When PLIs arrived.
     pub plis: Vec<Instant>,
     /// Packets asked for again.
     pub nacked: u64,
@@ -106,6 +107,7 @@ impl Source {
                 picture_id: 0x7ff0,
                 tl0: 250,
                 key_wanted: true,
+                enabled: true,
                 packets: 0,
                 octets: 0,
                 history: BTreeMap::new(),
@@ -146,13 +148,21 @@ impl Source {
         }
     }
 
+    pub(super) fn set_layer(&mut self, layer: usize, enabled: bool) {
+        let layer = &mut self.layers[layer];
+        layer.enabled = enabled;
+        layer.key_wanted |= enabled;
+    }
+
     /// Sends the frames that are due: each packet in clear.
     pub(super) fn send(&mut self, twcc: &mut u16, out: &mut Vec<Vec<u8>>, now: Instant) {
         while self.enabled && self.next <= now {
             let ticks =
                 (self.config.interval.as_secs_f64() * f64::from(self.config.clock_rate)).round() as u32;
             for index in 0..self.layers.len() {
-                self.send_frame(index, twcc, out);
+                if self.layers[index].enabled {
+                    self.send_frame(index, twcc, out);
+                }
                 let layer = &mut self.layers[index];
                 layer.timestamp = layer.timestamp.wrapping_add(ticks);
             }
