@@ -132,6 +132,8 @@ pub struct World {
     pub rtp_out: BTreeMap<(SocketAddr, u32), u64>,
     /// Runs that the shard queued, and the datagrams in them.
     pub runs: (u64, u64),
+    /// Called around each datagram that the shard takes: with the datagram and what takes it, which it must call.
+    pub around: Option<fn(&[u8], &mut dyn FnMut())>,
     /// Data messages are passed on to all other peers, as a room does.
     pub relay_data: bool,
     certificate: Arc<DtlsCertificate>,
@@ -169,6 +171,7 @@ impl World {
             reports: Vec::new(),
             rtp_out: BTreeMap::new(),
             runs: (0, 0),
+            around: None,
             relay_data: false,
             certificate,
             tx: TxQueue::new(),
@@ -283,7 +286,13 @@ impl World {
     /// Gives the shard a datagram as if it came from `from`, now.
     pub fn inject(&mut self, from: SocketAddr, datagram: &[u8]) {
         let mut datagram = datagram.to_vec();
-        self.shard.handle_datagram(from, &mut datagram, &mut self.tx, self.now);
+        let protected = self.around.is_some().then(|| datagram.clone()).unwrap_or_default();
+        let Self { shard, tx, now, around, .. } = self;
+        let mut handle = || shard.handle_datagram(from, &mut datagram, tx, *now);
+        match around {
+            Some(around) => around(&protected, &mut handle),
+            None => handle(),
+        }
         self.deliver();
     }
 
