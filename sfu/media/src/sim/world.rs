@@ -116,6 +116,9 @@ pub struct Sub {
     pub ssrc: u32,
 }
 
+/// See [`World::around`].
+pub type Around = fn(&[u8], &mut dyn FnMut());
+
 /// A shard with clients.
 pub struct World {
     /// The shard.
@@ -133,7 +136,7 @@ pub struct World {
     /// Runs that the shard queued, and the datagrams in them.
     pub runs: (u64, u64),
     /// Called around each datagram that the shard takes: with the datagram and what takes it, which it must call.
-    pub around: Option<fn(&[u8], &mut dyn FnMut())>,
+    pub around: Option<Around>,
     /// Data messages are passed on to all other peers, as a room does.
     pub relay_data: bool,
     certificate: Arc<DtlsCertificate>,
@@ -286,7 +289,7 @@ impl World {
     /// Gives the shard a datagram as if it came from `from`, now.
     pub fn inject(&mut self, from: SocketAddr, datagram: &[u8]) {
         let mut datagram = datagram.to_vec();
-        let protected = self.around.is_some().then(|| datagram.clone()).unwrap_or_default();
+        let protected = if self.around.is_some() { datagram.clone() } else { Vec::new() };
         let Self { shard, tx, now, around, .. } = self;
         let mut handle = || shard.handle_datagram(from, &mut datagram, tx, *now);
         match around {
