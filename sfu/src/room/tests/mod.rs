@@ -1,0 +1,9 @@
+//! The room driven as clients, administrators and a shard drive it.
+
+mod admin;
+mod client;
+mod data;
+mod joins;
+mod random;
+mod tracks;
+mod world;
