@@ -4,14 +4,13 @@ use std::collections::HashMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use crate::room::{E2eePolicy, RoomConfig};
-use anyhow::Context;
-use sfu_control::token::{Jwks, Verifier};
-use std::sync::Arc;
-use std::time::Duration;
+
+pub use sfu_control::jwks_source::JwksConfig;
 
 /// What `sfu --config FILE` reads.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -135,16 +134,13 @@ impl Default for HttpConfig {
 pub struct AuthConfig {
     /// API key to secret, for HS256 tokens.
     pub keys: HashMap<String, String>,
-    /// File with a JSON Web Key Set, for EdDSA, ES256 and RS256 tokens; read again when it changes.
-    pub jwks_file: Option<PathBuf>,
+    /// Public keys of an identity provider, for EdDSA, ES256 and RS256 tokens.
+    pub jwks: Option<JwksConfig>,
 }
 
 impl fmt::Debug for AuthConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AuthConfig")
-            .field("keys", &self.keys.len())
-            .field("jwks_file", &self.jwks_file)
-            .finish()
+        f.debug_struct("AuthConfig").field("keys", &self.keys.len()).field("jwks", &self.jwks).finish()
     }
 }
 
@@ -202,43 +198,4 @@ impl From<RoomSettings> for RoomConfig {
             ..RoomConfig::default()
         }
     }
-}
-
-/// How often a key set's file is looked at for changes.
-const JWKS_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Reads a JSON Web Key Set into the verifier, and again whenever the file changes. A changed file that is not a key set
-/// leaves the old keys in force.
-///
-/// # Errors
-/// When the file cannot be read or is not a key set at the start.
-pub(crate) fn watch_jwks(file: Option<PathBuf>, verifier: &Arc<Verifier>) -> anyhow::Result<()> {
-    let Some(file) = file else { return Ok(()) };
-    let mut current =
-        std::fs::read(&file).with_context(|| format!("auth: cannot read {}", file.display()))?;
-    verifier.set_jwks(Some(Jwks::parse(&current).with_context(|| format!("auth: {}", file.display()))?));
-    let verifier = Arc::downgrade(verifier);
-    tokio::spawn(async move {
-        loop {
-            tokio::time::sleep(JWKS_INTERVAL).await;
-            let Some(verifier) = verifier.upgrade() else { return };
-            match tokio::fs::read(&file).await {
-                Ok(bytes) if bytes == current => {}
-                Ok(bytes) => {
-                    match Jwks::parse(&bytes) {
-                        Ok(keys) => {
-                            verifier.set_jwks(Some(keys));
-                            tracing::info!("the key set changed");
-                        }
-                        Err(error) => {
-                            tracing::error!(%error, "the changed key set is not valid: the old one stays")
-                        }
-                    }
-                    current = bytes;
-                }
-                Err(error) => tracing::error!(%error, "the key set cannot be read: the old one stays"),
-            }
-        }
-    });
-    Ok(())
 }

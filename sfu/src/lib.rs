@@ -15,8 +15,10 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
+use sfu_control::jwks_source::JwksSource;
 use sfu_control::tls::{self, Identity};
 use sfu_control::token::{Secret, Verifier};
+use tokio::task::JoinSet;
 
 use crate::config::SfuConfig;
 use crate::node::Node;
@@ -52,6 +54,8 @@ pub struct Relay {
     endpoint: quinn::Endpoint,
     http: tokio::net::TcpListener,
     metrics: PrometheusHandle,
+    /// End with the relay.
+    _tasks: JoinSet<()>,
 }
 
 impl Relay {
@@ -64,10 +68,19 @@ impl Relay {
         control: ControlTls,
         metrics: PrometheusHandle,
     ) -> anyhow::Result<Self> {
+        anyhow::ensure!(
+            !config.auth.keys.is_empty() || config.auth.jwks.is_some(),
+            "neither auth.keys nor auth.jwks: nobody could join"
+        );
         let keys = config.auth.keys.into_iter().map(|(name, secret)| (name, Secret::new(secret)));
         let verifier = Arc::new(Verifier::new(keys).context("auth.keys")?);
-        config::watch_jwks(config.auth.jwks_file, &verifier)?;
         crate::metrics::describe();
+        let mut tasks = JoinSet::new();
+        if let Some(jwks) = config.auth.jwks {
+            let source = JwksSource::new(jwks).context("auth.jwks")?;
+            let work = source.follow(Arc::clone(&verifier), crate::metrics::jwks_failure).await;
+            tasks.spawn(work.context("auth.jwks cannot be read, and there are no API keys")?);
+        }
         let node = Node::start(&config.media, config.room.into(), verifier)?;
         let tls = tls::server_config(control.identity, &control.authority).context("control")?;
         let endpoint = quinn::Endpoint::server(tls, config.control.listen)
@@ -75,7 +88,7 @@ impl Relay {
         let http = tokio::net::TcpListener::bind(config.http.listen)
             .await
             .with_context(|| format!("http: cannot open TCP address {}", config.http.listen))?;
-        Ok(Self { node, endpoint, http, metrics })
+        Ok(Self { node, endpoint, http, metrics, _tasks: tasks })
     }
 
     /// Where `signaling` connects.

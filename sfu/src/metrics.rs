@@ -36,6 +36,7 @@ pub fn describe() {
         "curtain_data_overflow_total",
         "Data-channel messages dropped because a room was behind."
     );
+    describe_counter!("curtain_jwks_failures_total", "Failed attempts to read the key set.");
     describe_gauge!("curtain_shard_cpu_seconds", "CPU time of the shard's thread.");
     describe_counter!(
         "curtain_packets_lost_total",
@@ -95,6 +96,11 @@ pub(crate) fn peer_closed(reason: &'static str) {
 /// A data-channel message was dropped because its room was behind.
 pub(crate) fn data_overflow() {
     counter!("curtain_data_overflow_total").increment(1);
+}
+
+/// The key set could not be read.
+pub(crate) fn jwks_failure() {
+    counter!("curtain_jwks_failures_total").increment(1);
 }
 
 /// Connection figures of peers.

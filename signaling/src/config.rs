@@ -10,6 +10,8 @@ use serde::Deserialize;
 use sfu_control::tls::Identity;
 use sfu_control::token::Secret;
 
+pub use sfu_control::jwks_source::JwksConfig;
+
 /// The whole configuration. [`Config::from_toml`] reads it; the development host builds it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,27 +62,6 @@ pub struct TlsConfig {
     pub certificate: Pem,
     /// The private key.
     pub key: Pem,
-}
-
-/// Where the key set comes from, and what its tokens must say.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct JwksConfig {
-    /// A file; read at start-up and again every `refresh_seconds`.
-    #[serde(default)]
-    pub file: Option<PathBuf>,
-    /// An `https` URL (`http` on loopback only).
-    #[serde(default)]
-    pub url: Option<String>,
-    /// Tokens must name this issuer.
-    #[serde(default)]
-    pub issuer: Option<String>,
-    /// Tokens must name this audience.
-    #[serde(default)]
-    pub audience: Option<String>,
-    /// How often the set is read anew, in seconds.
-    #[serde(default = "default_refresh")]
-    pub refresh_seconds: u64,
 }
 
 /// The media relay and the mutual TLS towards it.
@@ -161,10 +142,6 @@ fn default_bind() -> SocketAddr {
     ([127, 0, 0, 1], 7880).into()
 }
 
-const fn default_refresh() -> u64 {
-    300
-}
-
 impl Config {
     /// Parses the text of a configuration file.
     ///
@@ -202,8 +179,7 @@ impl Config {
         }
         ensure!(!self.keys.is_empty() || self.jwks.is_some(), "neither [keys] nor [jwks]: nobody could join");
         if let Some(jwks) = &self.jwks {
-            ensure!(jwks.file.is_some() != jwks.url.is_some(), "[jwks] needs either file or url");
-            ensure!(jwks.refresh_seconds >= 10, "[jwks] refresh_seconds is below 10");
+            jwks.check().context("[jwks]")?;
         }
         if let Some(audit) = &self.audit {
             ensure!(

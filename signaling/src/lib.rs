@@ -6,7 +6,6 @@ mod app;
 pub mod audit;
 mod auth;
 pub mod config;
-mod https;
 mod metrics;
 mod page;
 mod rtc;
@@ -20,6 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use metrics_exporter_prometheus::PrometheusHandle;
+use sfu_control::jwks_source::JwksSource;
 use sfu_control::link::{Link, LinkConfig, LinkState};
 use sfu_control::tls;
 use sfu_control::token::Verifier;
@@ -72,18 +72,10 @@ impl Server {
         let mut tasks = JoinSet::new();
         let verifier = Arc::new(Verifier::new(config.keys.clone())?);
         if let Some(jwks) = config.jwks.clone() {
-            let source = auth::JwksSource::new(jwks)?;
-            match source.load().await {
-                Ok(jwks) => verifier.set_jwks(Some(jwks)),
-                // An identity provider that is away must not keep holders of API keys out.
-                Err(error) if !config.keys.is_empty() => {
-                    tracing::warn!(error = %format!("{error:#}"), "the key set cannot be read yet");
-                }
-                Err(error) => {
-                    return Err(error.context("the key set cannot be read, and there are no API keys"));
-                }
-            }
-            tasks.spawn(source.keep_fresh(verifier.clone()));
+            let source = JwksSource::new(jwks).context("[jwks]")?;
+            let count = || ::metrics::counter!(metrics::JWKS_FAILURES).increment(1);
+            let work = source.follow(verifier.clone(), count).await;
+            tasks.spawn(work.context("[jwks] cannot be read, and there are no API keys")?);
         }
 
         let link = start_link(&config)?;

@@ -118,6 +118,10 @@ impl Jwks {
         self.keys.is_empty()
     }
 
+    pub(super) fn contains(&self, kid: &str) -> bool {
+        self.keys.contains_key(kid)
+    }
+
     pub(super) fn verify(&self, alg: &str, kid: &str, signed: &[u8], tag: &[u8]) -> Result<(), TokenError> {
         let key = self.keys.get(kid).ok_or(TokenError::UnknownKey)?;
         if alg != key.algorithm() {

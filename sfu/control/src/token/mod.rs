@@ -18,6 +18,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use serde::Deserialize;
+use tokio::sync::Notify;
 
 pub use claims::{Claims, GrantError, MAX_NAME_SIZE, VideoGrants};
 pub use jwks::{Jwks, JwksError, MAX_JWKS_SIZE};
@@ -107,6 +108,8 @@ pub enum TokenError {
 pub struct Verifier {
     keys: HashMap<String, ApiKey>,
     jwks: RwLock<Option<Arc<Jwks>>>,
+    /// Told when a token names a public key that is not in the set.
+    unknown_kid: Notify,
 }
 
 struct ApiKey {
@@ -148,12 +151,22 @@ impl Verifier {
             let mac = hmac::Key::new(hmac::HMAC_SHA256, secret.expose().as_bytes());
             by_name.insert(name, ApiKey { secret, mac });
         }
-        Ok(Self { keys: by_name, jwks: RwLock::new(None) })
+        Ok(Self { keys: by_name, jwks: RwLock::new(None), unknown_kid: Notify::new() })
     }
 
     /// Replaces the key set.
     pub fn set_jwks(&self, jwks: Option<Jwks>) {
         *self.jwks.write().unwrap_or_else(PoisonError::into_inner) = jwks.map(Arc::new);
+    }
+
+    /// There is at least one API key.
+    pub(crate) fn has_api_keys(&self) -> bool {
+        !self.keys.is_empty()
+    }
+
+    /// Completes when a token has named a public key that is not in the set, at any time since it last completed.
+    pub(crate) async fn unknown_kid(&self) {
+        self.unknown_kid.notified().await;
     }
 
     /// Checks signature, expiry and not-before, in this order, and returns what the token claims.
@@ -191,8 +204,11 @@ impl Verifier {
             }
             "EdDSA" | "ES256" | "RS256" => {
                 let jwks = self.jwks.read().unwrap_or_else(PoisonError::into_inner).clone();
-                let jwks = jwks.ok_or(TokenError::UnknownKey)?;
                 let kid = header.kid.as_deref().ok_or(TokenError::UnknownKey)?;
+                let Some(jwks) = jwks.filter(|jwks| jwks.contains(kid)) else {
+                    self.unknown_kid.notify_one();
+                    return Err(TokenError::UnknownKey);
+                };
                 jwks.verify(&header.alg, kid, signed.as_bytes(), &signature)?;
                 jwks.check_party(&payload)?;
                 false
