@@ -199,3 +199,39 @@ impl From<RoomSettings> for RoomConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_valid_and_says_the_defaults() {
+        let example: SfuConfig = toml::from_str(include_str!("../../deploy/examples/sfu.toml")).unwrap();
+        let default = SfuConfig::default();
+        assert_eq!(format!("{:?}", example.media), format!("{:?}", default.media));
+        assert_eq!(format!("{:?}", example.room), format!("{:?}", default.room));
+        assert_eq!(format!("{:?}", example.http), format!("{:?}", default.http));
+        assert_eq!(format!("{:?}", example.control), format!("{:?}", default.control));
+        assert_eq!(example.auth.keys.len(), 1);
+        assert!(!format!("{example:?}").contains("replace-this"), "secrets are not shown");
+    }
+
+    #[test]
+    fn unknown_settings_are_named() {
+        let error = toml::from_str::<SfuConfig>("[media]\nudp_prot = 1").unwrap_err();
+        assert!(error.to_string().contains("udp_prot"), "{error}");
+    }
+
+    #[test]
+    fn candidates_must_be_addresses_that_clients_can_reach() {
+        let media = |bind: &str, advertise: &[&str]| MediaConfig {
+            bind: bind.parse().unwrap(),
+            advertise: advertise.iter().map(|a| a.parse().unwrap()).collect(),
+            ..MediaConfig::default()
+        };
+        assert_eq!(media("127.0.0.1", &[]).candidates().unwrap().len(), 1);
+        assert_eq!(media("0.0.0.0", &["192.0.2.1", "2001:db8::1"]).candidates().unwrap().len(), 2);
+        assert!(media("0.0.0.0", &[]).candidates().unwrap_err().to_string().contains("media.advertise"));
+        assert!(media("127.0.0.1", &["0.0.0.0"]).candidates().is_err());
+    }
+}
