@@ -53,8 +53,11 @@ impl Peer {
     }
 
     /// Answers an offer.
+    ///
+    /// Browsers start the DTLS handshake when the offerer leaves it open (RFC 8842 section 5.3 recommends it), and the
+    /// relay, an ICE-lite server, relies on it; `str0m` would wait. It is told that the offerer waits.
     pub(crate) fn answer(&mut self, sdp: &str) -> anyhow::Result<String> {
-        let offer = SdpOffer::from_sdp_string(sdp)?;
+        let offer = SdpOffer::from_sdp_string(&sdp.replace("a=setup:actpass", "a=setup:passive"))?;
         Ok(self.rtc.sdp_api().accept_offer(offer)?.to_sdp_string())
     }
 
