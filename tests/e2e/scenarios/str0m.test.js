@@ -66,7 +66,7 @@ test('two str0m participants: with another key nothing opens, in clear nothing a
       assert.ok(stream.failed > 0, JSON.stringify(got));
       assert.equal(stream.clear, 0, JSON.stringify(got));
     }
-    const plain = await bot('plain', room, { key: undefined });
+    const plain = await bot('plain', room, { key: null });
     children.push(plain);
     const refused = await plain.line(report((o) => o.refusals.length === 2), 20_000);
     assert.ok(refused.refusals.every((text) => text.includes('encryption')), JSON.stringify(refused.refusals));
