@@ -215,6 +215,13 @@ fn stamp(packet: &mut proto::DataPacket, kind: Kind, sender: &Participant) -> Re
         user.participant_sid.clone_from(&sid);
         user.participant_identity.clone_from(&identity);
     }
+    // The browser SDK leaves this unset, and its receivers would show the message as not encrypted. It opens with the key
+    // or not at all, whatever stands here.
+    if let Some(Value::EncryptedPacket(encrypted)) = &mut packet.value
+        && encrypted.encryption_type == proto::encryption::Type::None as i32
+    {
+        encrypted.encryption_type = proto::encryption::Type::Gcm as i32;
+    }
     packet.kind = kind as i32;
     packet.participant_sid = sid;
     packet.participant_identity = identity;

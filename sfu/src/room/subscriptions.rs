@@ -108,7 +108,9 @@ impl Room {
         }
         let sub = self.ids.sub();
         let stream = match track.info.stream.as_str() {
-            stream if p.syncs_streams() && !stream.is_empty() => stream,
+            // With two PeerConnections the client knows a track by this id alone: browsers keep the first track's own id
+            // when a section is used again.
+            stream if p.transports.is_single() && p.syncs_streams() && !stream.is_empty() => stream,
             _ => track.sid(),
         };
         let stream_id = format!("{publisher}|{stream}");
