@@ -45,6 +45,20 @@ async def publish_tone(source: rtc.AudioSource) -> None:
         await source.capture_frame(frame)
 
 
+COSINE = [math.cos(2 * math.pi * TONE_HZ * at / SAMPLE_RATE) for at in range(SAMPLE_RATE // 100)]
+SINE = [math.sin(2 * math.pi * TONE_HZ * at / SAMPLE_RATE) for at in range(SAMPLE_RATE // 100)]
+
+
+def is_tone(data: list[int]) -> bool:
+    """Whether most of the energy of some 10 ms is at the tone's frequency."""
+    energy = sum(value * value for value in data)
+    if energy < 100 * 100 * len(data):
+        return False
+    real = sum(value * factor for value, factor in zip(data, COSINE))
+    imaginary = sum(value * factor for value, factor in zip(data, SINE))
+    return 2 * (real * real + imaginary * imaginary) / len(data) > energy / 2
+
+
 class Received:
     """What came from the other participant."""
 
@@ -55,6 +69,7 @@ class Received:
         self.pictures: set[int] = set()
         self.samples = 0
         self.loudest = 0
+        self.tone_ms = 0
         self.said = False
 
     def values(self) -> dict[str, object]:
@@ -65,6 +80,7 @@ class Received:
             "pictures": len(self.pictures),
             "samples": self.samples,
             "loudest": self.loudest,
+            "tone_ms": self.tone_ms,
         }
 
     def check(self) -> None:
@@ -85,6 +101,8 @@ class Received:
             data = event.frame.data
             self.samples += event.frame.samples_per_channel
             self.loudest = max(self.loudest, max((abs(value) for value in data), default=0))
+            if len(data) == len(COSINE) and is_tone(list(data)):
+                self.tone_ms += 10
             self.check()
 
 

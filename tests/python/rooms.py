@@ -83,7 +83,12 @@ async def main() -> None:
         done("list_participants")
 
         who = proto.RoomParticipantIdentity(room=ROOM, identity="guest")
-        person = await lk.room.get_participant(who)
+        # The SDK says "published" before the descriptions that carry the track are exchanged.
+        for _ in range(50):
+            person = await lk.room.get_participant(who)
+            if person.tracks:
+                break
+            await asyncio.sleep(0.1)
         assert person.name == "Guest", person
         tracks = [track for track in person.tracks if track.sid == publication.sid]
         assert len(tracks) == 1 and tracks[0].encryption == models.Encryption.GCM, person.tracks

@@ -83,8 +83,13 @@ export function Chat({ chat, encrypted, onClose }: { chat: ChatState; encrypted:
   const end = useRef<HTMLDivElement>(null);
   const field = useRef<HTMLInputElement>(null);
 
-  useEffect(() => field.current?.focus(), []);
-  useEffect(() => end.current?.scrollIntoView({ block: 'nearest' }), [chat.messages.length]);
+  useEffect(() => {
+    field.current?.focus();
+  }, []);
+  useEffect(() => {
+    // Newer browsers return a promise here, which React would take for the effect's clean-up.
+    void end.current?.scrollIntoView({ block: 'nearest' });
+  }, [chat.messages.length]);
 
   const submit = async () => {
     const message = text.trim();

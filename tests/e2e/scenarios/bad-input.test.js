@@ -5,7 +5,7 @@ import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
 import { after, afterEach, before, test } from 'node:test';
 
-import { SignalRequest } from '@livekit/protocol';
+import { JoinRequest, SignalRequest, WrappedJoinRequest } from '@livekit/protocol';
 import WebSocket from 'ws';
 
 import { sleep, startChromium } from '../lib/browser.js';
@@ -48,6 +48,11 @@ function attempt(path, token, { waitMs = 5000, headers = {} } = {}) {
     const url = new URL(path, host.ws);
     url.searchParams.set('access_token', token);
     url.searchParams.set('protocol', '16');
+    if (path.endsWith('/v1')) {
+      const joinRequest = new JoinRequest({ clientInfo: { protocol: 16 } }).toBinary();
+      const wrapped = new WrappedJoinRequest({ joinRequest }).toBinary();
+      url.searchParams.set('join_request', Buffer.from(wrapped).toString('base64'));
+    }
     const socket = new WebSocket(url, { headers, handshakeTimeout: waitMs });
     sockets.push(socket);
     const result = { socket, opened: false };

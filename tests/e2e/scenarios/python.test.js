@@ -102,14 +102,14 @@ test('two native clients hold a call', { timeout: 90_000 }, async () => {
   try {
     for (const child of children) {
       const received = await child.line(finding('received'), 50_000);
-      assert.ok(received.frames >= 15 && received.loudest > 100, JSON.stringify(received));
+      assert.ok(received.frames >= 15 && received.tone_ms > 200, JSON.stringify(received));
     }
   } finally {
     await Promise.all(children.map((child) => child.stop()));
   }
 });
 
-test('a native client with the wrong key sees and hears nothing', { timeout: 90_000 }, async () => {
+test('a native client with the wrong key sees nothing and hears none of the tone', { timeout: 90_000 }, async () => {
   const room = 'python-wrong';
   const options = async (identity, key) => ({
     url: host.ws,
@@ -123,7 +123,8 @@ test('a native client with the wrong key sees and hears nothing', { timeout: 90_
   try {
     const summary = await wrong.line(finding('summary'), 60_000);
     assert.equal(summary.frames, 0);
-    assert.ok(summary.loudest < 100, JSON.stringify(summary));
+    // The SDK attaches its cryptor a moment after the first packets: they come out as a short noise.
+    assert.ok(summary.samples > 10 * 48_000 && summary.tone_ms < 100, JSON.stringify(summary));
     assert.ok(summary.tracks > 0, 'it was not even subscribed');
   } finally {
     await right.stop();
