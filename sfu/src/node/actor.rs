@@ -24,11 +24,11 @@ const INBOX: usize = 2048;
 /// What a room's task takes.
 #[derive(Debug)]
 pub(super) enum RoomMessage {
-    Join { session: SessionId, claims: Claims, open: SessionOpen, output: mpsc::Sender<ToSignalingKind> },
-    Signal { session: SessionId, request: proto::SignalRequest },
+    Join { session: SessionId, claims: Box<Claims>, open: Box<SessionOpen>, output: mpsc::Sender<ToSignalingKind> },
+    Signal { session: SessionId, request: Box<proto::SignalRequest> },
     SessionClosed { session: SessionId },
     Shard(ShardEvent),
-    Admin { request: AdminRequest, reply: oneshot::Sender<Result<Bytes, Refusal>> },
+    Admin { request: Box<AdminRequest>, reply: oneshot::Sender<Result<Bytes, Refusal>> },
     Snapshot { reply: oneshot::Sender<RoomSnapshot> },
 }
 
@@ -145,9 +145,9 @@ impl Actor {
         Some(match message {
             RoomMessage::Join { session, claims, open, output } => {
                 self.sessions.insert(session, output);
-                RoomInput::Join { session, token: claims, open }
+                RoomInput::Join { session, token: *claims, open: *open }
             }
-            RoomMessage::Signal { session, request } => RoomInput::Signal { session, request },
+            RoomMessage::Signal { session, request } => RoomInput::Signal { session, request: *request },
             RoomMessage::SessionClosed { session } => {
                 // A session that the room closed itself is gone from the map, and the room knows.
                 self.sessions.remove(&session)?;
@@ -158,7 +158,7 @@ impl Actor {
                 self.next_call += 1;
                 let call = CallId(self.next_call);
                 self.calls.insert(call, reply);
-                RoomInput::Admin { call, request }
+                RoomInput::Admin { call, request: *request }
             }
             RoomMessage::Snapshot { reply } => {
                 let snapshot =

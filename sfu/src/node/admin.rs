@@ -104,6 +104,6 @@ fn decode<M: Message + Default>(body: Bytes) -> Result<M, Refusal> {
 async fn ask(room: &RoomHandle, request: AdminRequest) -> Result<Bytes, Refusal> {
     let gone = || refusal(ErrorCode::NotFound, "requested room does not exist");
     let (reply, answer) = oneshot::channel();
-    room.send(RoomMessage::Admin { request, reply }).await.map_err(|_| gone())?;
+    room.send(RoomMessage::Admin { request: Box::new(request), reply }).await.map_err(|_| gone())?;
     answer.await.map_err(|_| gone())?
 }

@@ -93,7 +93,7 @@ impl SessionInput {
     /// # Errors
     /// When the room is over.
     pub async fn signal(&self, request: proto::SignalRequest) -> Result<(), RoomGone> {
-        self.room.send(RoomMessage::Signal { session: self.id, request }).await
+        self.room.send(RoomMessage::Signal { session: self.id, request: Box::new(request) }).await
     }
 }
 
@@ -196,7 +196,12 @@ impl Node {
             let id = SessionId(self.next_id());
             let (sender, output) = mpsc::channel(SESSION_BACKLOG);
             let message =
-                RoomMessage::Join { session: id, claims: claims.clone(), open: open.clone(), output: sender };
+                RoomMessage::Join {
+                session: id,
+                claims: Box::new(claims.clone()),
+                open: Box::new(open.clone()),
+                output: sender,
+            };
             if room.send(message).await.is_ok() {
                 return Ok(Session { input: SessionInput { id, room }, output });
             }

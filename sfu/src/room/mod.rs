@@ -117,10 +117,10 @@ impl Room {
         config: RoomConfig,
         host: MediaHost,
         ids: Arc<IdSource>,
-        seed: u64,
+        seed: [u8; 32],
         now: Now,
     ) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
+        let mut rng = StdRng::from_seed(seed);
         Self {
             name: name.to_owned(),
             sid: format!("RM_{}", transports::token(&mut rng, 12)),

@@ -92,7 +92,7 @@ impl RecvBatch {
                 self.received.push((SocketAddr::from(([0, 0, 0, 0], 0)), 0, 1));
                 continue;
             };
-            let segment = self.controls[i].gro_segment(header.msg_hdr.msg_controllen as usize).unwrap_or(len);
+            let segment = self.controls[i].gro_segment(header.msg_hdr.msg_controllen).unwrap_or(len);
             self.received.push((from, len, segment.max(1)));
         }
         Ok(n == MESSAGES)

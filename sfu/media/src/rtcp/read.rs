@@ -225,7 +225,7 @@ fn feedback(body: &[u8]) -> Option<(Ssrc, Ssrc, &[u8])> {
 
 /// At least one entry of `len` bytes, and no part of one.
 fn whole(fci: &[u8], len: usize) -> Option<()> {
-    (!fci.is_empty() && fci.len() % len == 0).then_some(())
+    (!fci.is_empty() && fci.len().is_multiple_of(len)).then_some(())
 }
 
 pub(super) fn be32(bytes: &[u8], at: usize) -> Option<u32> {

@@ -139,7 +139,7 @@ impl World {
             candidates: vec!["127.0.0.1:4000".parse().expect("an address")],
         };
         let now = Now { instant: start, unix: Duration::from_secs(1_800_000_000) };
-        let room = Room::new("visit", config, host, Arc::new(IdSource::new()), 42, now);
+        let room = Room::new("visit", config, host, Arc::new(IdSource::new()), [42; 32], now);
         Self {
             room,
             shard: Shard::default(),

@@ -8,8 +8,8 @@ use crate::rtp::header::FIXED_LEN;
 /// The longest header that [`RtpHeaderOut::write`] writes: every extension in the two-byte form at its longest (three
 /// labels, a Dependency Descriptor of 255 bytes, the others at their fixed lengths), padded to a word.
 pub const MAX_HEADER: usize = {
-    let elements = 3 * (2 + 16) + (2 + 1) + (2 + 3) + (2 + 2) + (2 + 255) + (2 + 1) + (2 + 3);
-    FIXED_LEN + 4 + (elements + 3) / 4 * 4
+    let elements: usize = 3 * (2 + 16) + (2 + 1) + (2 + 3) + (2 + 2) + (2 + 255) + (2 + 1) + (2 + 3);
+    FIXED_LEN + 4 + elements.div_ceil(4) * 4
 };
 
 /// The fixed fields of a header to be written. CSRCs and padding are never sent.
