@@ -28,12 +28,7 @@ pub(crate) struct Links {
 }
 
 impl Links {
-    pub(crate) fn new(
-        room: &str,
-        page: SocketAddr,
-        relay: SocketAddr,
-        state: &DevState,
-    ) -> Self {
+    pub(crate) fn new(room: &str, page: SocketAddr, relay: SocketAddr, state: &DevState) -> Self {
         let link = |identity: &str, name: &str, admin: bool| {
             let token = token(room, identity, name, admin, state);
             format!("http://{page}/?token={token}#key={}", state.e2ee_key)

@@ -24,12 +24,27 @@ const INBOX: usize = 2048;
 /// What a room's task takes.
 #[derive(Debug)]
 pub(super) enum RoomMessage {
-    Join { session: SessionId, claims: Box<Claims>, open: Box<SessionOpen>, output: mpsc::Sender<ToSignalingKind> },
-    Signal { session: SessionId, request: Box<proto::SignalRequest> },
-    SessionClosed { session: SessionId },
+    Join {
+        session: SessionId,
+        claims: Box<Claims>,
+        open: Box<SessionOpen>,
+        output: mpsc::Sender<ToSignalingKind>,
+    },
+    Signal {
+        session: SessionId,
+        request: Box<proto::SignalRequest>,
+    },
+    SessionClosed {
+        session: SessionId,
+    },
     Shard(ShardEvent),
-    Admin { request: Box<AdminRequest>, reply: oneshot::Sender<Result<Bytes, Refusal>> },
-    Snapshot { reply: oneshot::Sender<RoomSnapshot> },
+    Admin {
+        request: Box<AdminRequest>,
+        reply: oneshot::Sender<Result<Bytes, Refusal>>,
+    },
+    Snapshot {
+        reply: oneshot::Sender<RoomSnapshot>,
+    },
 }
 
 /// The way to a room's task.

@@ -195,8 +195,7 @@ impl Node {
             let room = self.room_or_new(&name);
             let id = SessionId(self.next_id());
             let (sender, output) = mpsc::channel(SESSION_BACKLOG);
-            let message =
-                RoomMessage::Join {
+            let message = RoomMessage::Join {
                 session: id,
                 claims: Box::new(claims.clone()),
                 open: Box::new(open.clone()),

@@ -1,3 +1,6 @@
+// Bits are grouped by field, and cases are tuples as wide as their table.
+#![allow(clippy::unusual_byte_groupings, clippy::type_complexity)]
+
 use arrayvec::ArrayVec;
 use proptest::prelude::*;
 
@@ -324,7 +327,7 @@ struct BitWriter {
 impl BitWriter {
     fn put(&mut self, value: u32, n: u32) -> &mut Self {
         for bit in (0..n).rev() {
-            if self.len % 8 == 0 {
+            if self.len.is_multiple_of(8) {
                 self.bytes.push(0);
             }
             *self.bytes.last_mut().unwrap() |= ((value >> bit & 1) as u8) << (7 - self.len % 8);

@@ -54,7 +54,7 @@ fn header(kind: usize, seq: SeqNo, ssrc: Ssrc) -> Vec<u8> {
         1 | 3 => ExtensionValues { mid: Mid::new("12"), transport_cc: Some(seq.0), ..Default::default() },
         _ => ExtensionValues { dependency_descriptor: Some(&dd), ..Default::default() },
     };
-    let out = RtpHeaderOut { marker: kind % 2 == 0, pt: Pt(96), seq, timestamp: RtpTime(77), ssrc };
+    let out = RtpHeaderOut { marker: kind.is_multiple_of(2), pt: Pt(96), seq, timestamp: RtpTime(77), ssrc };
     let mut bytes = [0; MAX_HEADER];
     let len = out.write(&mut bytes, &extensions, &map);
     let mut header = bytes[..len].to_vec();

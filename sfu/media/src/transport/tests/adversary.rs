@@ -66,7 +66,7 @@ fn plaintext_application_data_never_reaches_sctp() {
     let mut packet = vec![0x13, 0x88, 0x13, 0x88, 0, 0, 0, 0, 0, 0, 0, 0];
     packet.extend([1, 0, 0, 20, 0, 0, 0, 9, 0, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 1]);
     for sequence in 0..100 {
-        pair.to_relay(&record(23, 0, 1000 + sequence, &packet));
+        pair.send_to_relay(&record(23, 0, 1000 + sequence, &packet));
     }
     assert_eq!(pair.drops, [DropReason::DtlsMalformed; 100]);
     assert_works(&mut pair);
@@ -76,11 +76,16 @@ fn plaintext_application_data_never_reaches_sctp() {
 fn plaintext_handshake_records_do_not_pile_up_in_a_connection() {
     let mut pair = open_pair();
     for sequence in 0..200 {
-        pair.to_relay(&record(20, 0, 1000 + sequence, &[1]));
-        pair.to_relay(&record(21, 0, 2000 + sequence, &[2, 40]));
+        pair.send_to_relay(&record(20, 0, 1000 + sequence, &[1]));
+        pair.send_to_relay(&record(21, 0, 2000 + sequence, &[2, 40]));
         // A HelloRequest and a ClientHello that begin a renegotiation.
-        pair.to_relay(&record(22, 0, 3000 + sequence, &[0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0]));
-        pair.to_relay(&record(22, 0, 4000 + sequence, &[1, 0, 0, 0, 0, sequence as u8, 0, 0, 0, 0, 0, 0]));
+        pair.send_to_relay(&record(22, 0, 3000 + sequence, &[0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0]));
+        pair.send_to_relay(&record(
+            22,
+            0,
+            4000 + sequence,
+            &[1, 0, 0, 0, 0, sequence as u8, 0, 0, 0, 0, 0, 0],
+        ));
     }
     assert_works(&mut pair);
 }
@@ -90,7 +95,7 @@ fn a_broken_client_hello_costs_a_retransmission_not_the_connection() {
     let mut pair = Pair::new();
     pair.check(true);
     // A fatal alert in clear makes the engine give up.
-    pair.to_relay(&record(21, 0, 1, &[2, 40]));
+    pair.send_to_relay(&record(21, 0, 1, &[2, 40]));
     assert_eq!(pair.drops, [DropReason::DtlsMalformed]);
     assert!(!pair.relay.is_closed());
     assert_works(&mut pair);
@@ -101,7 +106,7 @@ fn a_client_that_keeps_failing_is_closed() {
     let mut pair = Pair::new();
     pair.check(true);
     for sequence in 0..10 {
-        pair.to_relay(&record(21, 0, sequence, &[2, 40]));
+        pair.send_to_relay(&record(21, 0, sequence, &[2, 40]));
     }
     assert_eq!(pair.events, [TransportEvent::Closed(CloseReason::HandshakeFailed)]);
     assert!(pair.relay.is_closed());
@@ -113,7 +118,7 @@ fn a_fatal_alert_in_the_middle_of_the_handshake_closes() {
     pair.check(true);
     pair.network = Box::new(|way, datagrams| if way == Way::ToClient { Vec::new() } else { datagrams });
     pair.run();
-    pair.to_relay(&record(21, 0, 99, &[2, 40]));
+    pair.send_to_relay(&record(21, 0, 99, &[2, 40]));
     assert_eq!(pair.events, [TransportEvent::Closed(CloseReason::HandshakeFailed)]);
 }
 
@@ -136,7 +141,7 @@ fn a_certificate_larger_than_any_buffer_is_no_panic() {
         body.extend(&(fragment as u32 * 1900).to_be_bytes()[1..]);
         body.extend(&(bytes.len() as u32).to_be_bytes()[1..]);
         body.extend(bytes);
-        pair.to_relay(&record(22, 0, 100 + fragment as u64, &body));
+        pair.send_to_relay(&record(22, 0, 100 + fragment as u64, &body));
     }
     assert_eq!(pair.events, [TransportEvent::Closed(CloseReason::FingerprintMismatch)]);
 }
@@ -166,7 +171,7 @@ fn a_replayed_datagram_does_nothing() {
     pair.client_sends(0, Ppid::Binary, b"once");
     assert_eq!(pair.take_data().len(), 1);
     for datagram in datagrams.take() {
-        pair.to_relay(&datagram);
+        pair.send_to_relay(&datagram);
     }
     assert_eq!(pair.take_data(), []);
     assert_works(&mut pair);

@@ -380,7 +380,7 @@ impl Pair {
             check = check.use_candidate();
         }
         self.client.stun.clear();
-        self.to_relay(&check.finish(&key));
+        self.send_to_relay(&check.finish(&key));
         self.client.stun.iter().any(|response| {
             let response = Message::parse(response).unwrap();
             response.class() == Class::Success
@@ -390,7 +390,7 @@ impl Pair {
     }
 
     /// Hands one datagram to the relay and what it answers to the client.
-    pub(super) fn to_relay(&mut self, datagram: &[u8]) {
+    pub(super) fn send_to_relay(&mut self, datagram: &[u8]) {
         let mut tx = TxQueue::new();
         let mut datagram = datagram.to_vec();
         let result = match demux::classify(&datagram) {
@@ -421,7 +421,7 @@ impl Pair {
                 return;
             }
             for datagram in (self.network)(Way::ToRelay, datagrams) {
-                self.to_relay(&datagram);
+                self.send_to_relay(&datagram);
             }
         }
         panic!("they never fall silent");
