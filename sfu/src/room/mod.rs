@@ -5,8 +5,8 @@
 //! audit trail come from one step. The order of a step:
 //!
 //! 1. the input changes the room's state and emits the commands that enforce the change, at once;
-//! 2. [`updates`] tells every client what changed in the roster, coalesced;
-//! 3. [`negotiation`] starts the description exchanges that the change needs, one per connection at a time.
+//! 2. `updates` tells every client what changed in the roster, coalesced;
+//! 3. `negotiation` starts the description exchanges that the change needs, one per connection at a time.
 
 mod admin;
 mod api;
