@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Parser, Subcommand};
 use loadtest::bot::{Participant, ParticipantConfig};
+use tracing_subscriber::EnvFilter;
 
 /// Drives a relay from outside.
 #[derive(Debug, Parser)]
@@ -44,12 +45,8 @@ enum Command {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    let filter = EnvFilter::try_from_env("CURTAIN_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let Command::Join { url, token, key, video, audio, seconds, local } = Args::parse().command;
     let config = ParticipantConfig { url, token, passphrase: key, video, audio, local };
     let mut participant = Participant::join(config).await?;

@@ -7,6 +7,7 @@ use clap::Parser;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use sfu::config::SfuConfig;
 use sfu::{ControlTls, Relay};
+use tracing_subscriber::EnvFilter;
 
 /// The media relay: forwards end-to-end-encrypted media that it cannot read.
 #[derive(Debug, Parser)]
@@ -19,12 +20,8 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    let filter = EnvFilter::try_from_env("CURTAIN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).json().init();
     let args = Args::parse();
     let text = std::fs::read_to_string(&args.config)
         .with_context(|| format!("cannot read {}", args.config.display()))?;

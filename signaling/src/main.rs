@@ -48,7 +48,7 @@ fn try_main() -> anyhow::Result<()> {
         return Ok(());
     }
     let filter = EnvFilter::try_from_env("CURTAIN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).json().init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).json().init();
     let metrics = PrometheusBuilder::new().install_recorder().context("the metrics recorder")?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -20,6 +20,7 @@ use sfu_control::link::LinkState;
 use sfu_control::tls::DEV_SERVER_NAME;
 use sfu_control::token::Secret;
 use signaling::config::{AuditConfig, Config, Limits, MetricsConfig, Pem, RelayConfig};
+use tracing_subscriber::EnvFilter;
 
 use crate::links::Links;
 use crate::state::DevState;
@@ -80,12 +81,8 @@ enum Policy {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "warn".into()),
-        )
-        .with_writer(std::io::stderr)
-        .init();
+    let filter = EnvFilter::try_from_env("CURTAIN_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let args = Args::parse();
     let shutdown = sfu::shutdown_signal()?;
     let state = DevState::load_or_make(&args.data_dir)?;
