@@ -49,7 +49,7 @@ check: setup-build client/node_modules/.package-lock.json ## formatting, lints, 
 test: test-rust test-client test-e2e ## every test: Rust, client, real browsers and SDKs
 
 .PHONY: test-rust
-test-rust: setup-build ## unit, property, simulation and service tests
+test-rust: setup-test ## unit, property, simulation and service tests
 	$(CARGO) test --locked --workspace
 
 .PHONY: test-client

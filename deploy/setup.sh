@@ -18,6 +18,7 @@ need cc build-essential
 if [ "${1:-build}" = test ]; then
     need chromium chromium
     need firefox-esr firefox-esr
+    need openssl openssl
     need python3 python3
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
     need ip iproute2
