@@ -27,6 +27,8 @@ pub struct SendReport {
 pub(crate) struct Sender {
     pub(crate) fd: RawFd,
     pub(crate) gso: bool,
+    /// The kernel has segmented a run of this socket: it can, and where it refuses one, that run is the reason.
+    pub(crate) gso_works: bool,
     pub(crate) dual_stack: bool,
 }
 
@@ -57,9 +59,20 @@ impl Sender {
         while next < runs.len() {
             match self.sendmmsg(buffer, &parts[next..runs.len()]) {
                 Ok(sent) => {
+                    self.gso_works |= parts[next..next + sent].iter().any(|p| p.segment > 0);
                     report.sent +=
                         parts[next..next + sent].iter().map(|p| p.run.datagrams() as u64).sum::<u64>();
                     next += sent;
+                }
+                // EINVAL or, from Linux 6.14 on, EMSGSIZE: the segments exceed the MTU of the way to this destination, which
+                // one receiver's tunnel or one sender's large packets bring about. Singly they are fragmented.
+                Err(e)
+                    if parts[next].segment > 0
+                        && self.gso_works
+                        && matches!(e.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL)) =>
+                {
+                    self.send_singly(buffer, &parts[next].run, report);
+                    next += 1;
                 }
                 // EIO: the device cannot checksum; EINVAL: it cannot segment. Plain datagrams from here on.
                 Err(e)
@@ -165,4 +178,39 @@ impl Part {
         len: 0,
         segment: 0,
     };
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsRawFd;
+
+    use super::*;
+
+    /// The kernel refuses what has more segments than it takes with the same error as segments beyond the path's MTU.
+    #[test]
+    fn a_run_that_cannot_be_segmented_costs_no_other_run_its_offload() {
+        let to = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let from = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let dst = to.local_addr().unwrap();
+        let mut sender = Sender { fd: from.as_raw_fd(), gso: true, gso_works: false, dual_stack: false };
+        let buffer = vec![7; 2000];
+        let good = Transmit { dst, offset: 0, len: 100, segment: 40 };
+        let refused = Transmit { dst, offset: 0, len: 1000, segment: 1 };
+        let mut report = SendReport::default();
+        sender.send_runs(&buffer, &[good, refused, good], &mut report);
+        assert!(sender.gso && !report.gso_disabled, "{report:?}");
+        assert_eq!(report.dropped, 0);
+        // The refused run went singly, as far as one call takes it.
+        assert_eq!(report.sent, 3 + MESSAGES as u64 + 3);
+        to.set_read_timeout(Some(std::time::Duration::from_secs(1))).unwrap();
+        let mut sizes = vec![];
+        for _ in 0..6 + MESSAGES {
+            sizes.push(to.recv(&mut [0; 100]).unwrap());
+        }
+        assert_eq!(
+            (sizes[..3].to_vec(), sizes[3 + MESSAGES..].to_vec()),
+            (vec![40, 40, 20], vec![40, 40, 20])
+        );
+    }
 }

@@ -64,7 +64,7 @@ impl UdpSocket {
         socket.bind(&config.bind.into())?;
         let fd = socket.as_raw_fd();
         let gso = config.offload && enable_gro(fd);
-        Ok(Self { socket: socket.into(), sender: Sender { fd, gso, dual_stack } })
+        Ok(Self { socket: socket.into(), sender: Sender { fd, gso, gso_works: false, dual_stack } })
     }
 
     /// The address that it is bound to.
