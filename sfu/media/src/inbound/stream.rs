@@ -265,6 +265,10 @@ impl InboundStream {
 
     fn note_index(&mut self, index: ExtSeq, now: Instant) {
         self.nacks.on_packet(index, now);
+        if self.config.policy.muted {
+            // Nothing is asked for, so nothing may wait for being asked for: its deadline would pass and never move.
+            self.nacks.forget_missing();
+        }
         self.highest = Some(self.highest.map_or(index, |h| h.max(index)));
     }
 

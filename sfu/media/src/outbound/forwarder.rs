@@ -11,7 +11,7 @@ use super::history::{History, MAX_AGE, Sent};
 use super::layer_selector::{Decision, LayerSelector};
 use super::reports::{NtpClock, ReceiverView, ReportState};
 use super::rewriter::{Ids, Rewriter};
-use super::rtx::{RtxCounter, too_soon};
+use super::rtx::{MAX_RESENDS, RtxCounter, too_soon};
 use super::twcc_seq::TwccSeqCounter;
 use crate::command::{Codec, CodecParams, Extension, MediaKind, SendSection, SubscriptionTarget};
 use crate::drop_reason::DropReason;
@@ -204,6 +204,7 @@ impl Forwarder {
             red_primary: format.red_primary,
             at: now,
             resent: None,
+            resends: 0,
         });
         let header = RtpHeaderOut {
             marker,
@@ -230,8 +231,8 @@ impl Forwarder {
     /// streams.
     ///
     /// # Errors
-    /// [`DropReason::RtxUseless`] for a number that was never sent, that was sent again less than half a round trip ago,
-    /// or when RTX was not negotiated; [`DropReason::TooOld`] when the packet is no longer there; those of
+    /// [`DropReason::RtxUseless`] for a number that was never sent, that was sent again less than half a round trip ago
+    /// or ten times already, or when RTX was not negotiated; [`DropReason::TooOld`] when the packet is no longer there; those of
     /// [`SrtpSeal::seal_rtp`].
     #[expect(clippy::too_many_arguments, reason = "the request, the transport's parts, the time")]
     pub fn retransmit<'a>(
@@ -256,13 +257,14 @@ impl Forwarder {
             return Err(DropReason::TooOld);
         }
         let pt = sent.rtx_pt.ok_or(DropReason::RtxUseless)?;
-        if too_soon(sent.resent, rtt, now) {
+        if sent.resends >= MAX_RESENDS || too_soon(sent.resent, rtt, now) {
             return Err(DropReason::RtxUseless);
         }
         let (meta, payload) =
             stores(sent.stream).and_then(|s| s.get(sent.index)).ok_or(DropReason::TooOld)?;
         let payload = if sent.red_primary { red::primary(payload)?.payload } else { payload };
         sent.resent = Some(now);
+        sent.resends += 1;
         let ids = Ids {
             out,
             timestamp: sent.timestamp,

@@ -27,7 +27,10 @@ pub(super) struct Sent {
     /// Only the primary block of a RED payload was sent.
     pub(super) red_primary: bool,
     pub(super) at: Instant,
+    /// When it was sent again last.
     pub(super) resent: Option<Instant>,
+    /// How often it was sent again.
+    pub(super) resends: u8,
 }
 
 /// A ring of what was sent, by outgoing index.

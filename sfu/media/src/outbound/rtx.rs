@@ -7,6 +7,12 @@ use crate::ids::ExtSeq;
 
 /// A round trip until one is known.
 const DEFAULT_RTT: Duration = Duration::from_millis(100);
+/// Least time between two retransmissions of one packet, whatever round trip the receiver claims: its reports decide
+/// that figure, and no receiver asks again sooner.
+const MIN_INTERVAL: Duration = Duration::from_millis(10);
+/// Times that one packet is sent again at most: libwebrtc asks ten times. Bounds what a receiver can make the relay send
+/// to a multiple of the media itself.
+pub(super) const MAX_RESENDS: u8 = 10;
 
 /// Counts retransmissions.
 #[derive(Debug)]
@@ -28,5 +34,6 @@ impl RtxCounter {
 
 /// Whether a packet was sent again so lately that the receiver could not have missed it yet.
 pub(super) fn too_soon(resent: Option<Instant>, rtt: Option<Duration>, now: Instant) -> bool {
-    resent.is_some_and(|at| now.saturating_duration_since(at) < rtt.unwrap_or(DEFAULT_RTT) / 2)
+    let interval = (rtt.unwrap_or(DEFAULT_RTT) / 2).max(MIN_INTERVAL);
+    resent.is_some_and(|at| now.saturating_duration_since(at) < interval)
 }

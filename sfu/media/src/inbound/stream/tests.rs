@@ -201,6 +201,21 @@ fn muting_refuses_and_forgets() {
 }
 
 #[test]
+fn a_gap_in_a_muted_stream_leaves_no_deadline() {
+    let t = crate::sim::clock::epoch();
+    let mut stream = stream(MediaKind::Video, false, t);
+    stream.set_policy(TrackPolicy { require_encryption: false, muted: true });
+    let mut feed = Feed { stream: &mut stream, released: vec![] };
+    for index in [10, 12, 40] {
+        let payload = vp8_payload(true, false, 1, b"x");
+        assert_eq!(feed.packet(index, 96, true, &payload, t), Err(DropReason::Muted));
+    }
+    assert_eq!(stream.poll_timeout(t), None);
+    assert!(stream.poll_nacks(t + ms(100), None).is_empty());
+    assert_eq!(stream.poll_timeout(t + ms(100)), None);
+}
+
+#[test]
 fn a_key_frame_answers_the_requests_before_it() {
     let t = crate::sim::clock::epoch();
     let mut s = stream(MediaKind::Video, false, t);

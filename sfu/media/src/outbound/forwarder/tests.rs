@@ -78,6 +78,35 @@ fn retransmissions_are_throttled_and_bounded() {
 }
 
 #[test]
+fn a_receiver_that_claims_no_round_trip_gets_no_flood() {
+    let t = start();
+    let mut s = Subscriber::vp8(2);
+    let mut store = PacketStore::new(MediaKind::Video);
+    let meta = key(video(0, 1, 0, 0));
+    store.insert(&meta, &[0x10, 0, 9]).unwrap();
+    let out = SeqNo(s.forward(&meta, &[0x10, 0, 9]).unwrap().index as u16);
+    let report = SenderReport { ntp: 7 << 32, rtp: RtpTime(0), arrival: t };
+    s.forwarder.handle_sender_report(0, report);
+    let info = s.forwarder.sender_report(t, &NtpClock::new(t, Duration::ZERO)).unwrap();
+    // A delay longer than all the time that went by.
+    let block = ReportBlock {
+        ssrc: s.forwarder.ssrc(),
+        fraction_lost: 0,
+        lost: 0,
+        highest_seq: 0,
+        jitter: 0,
+        last_sr: (info.ntp >> 16) as u32,
+        delay_since_last_sr: u32::MAX,
+    };
+    s.forwarder.handle_report_block(&block, t + ms(1));
+    assert_eq!(s.forwarder.receiver_view().rtt, Some(Duration::ZERO));
+    let asked_at_once = (0..100).filter(|_| s.retransmit(out, &[&store], t + ms(2)).is_ok()).count();
+    assert_eq!(asked_at_once, 1);
+    let asked_on = (3..3000).filter(|at| s.retransmit(out, &[&store], t + ms(*at)).is_ok()).count();
+    assert_eq!(asked_on, 9);
+}
+
+#[test]
 fn the_payload_type_is_the_subscribers() {
     const BASELINE: u32 = 0x42 << 8;
     const HIGH: u32 = 0x64 << 8;
