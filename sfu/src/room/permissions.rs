@@ -2,6 +2,7 @@
 
 use livekit_protocol as proto;
 use sfu_control::token::VideoGrants;
+use sfu_media::command::MediaKind;
 
 /// The permissions in force for one participant.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +64,17 @@ impl Permissions {
     pub(super) fn may_publish(&self, source: i32) -> bool {
         let listed = source != proto::TrackSource::Unknown as i32 && self.publish_sources.contains(&source);
         self.can_publish && !self.hidden && (self.publish_sources.is_empty() || listed)
+    }
+
+    /// Where sources are listed, a microphone is sound and a camera is a picture: who may only speak cannot show a picture
+    /// by calling it a microphone.
+    pub(super) fn may_publish_kind(&self, kind: MediaKind, source: i32) -> bool {
+        let of_source = match proto::TrackSource::try_from(source) {
+            Ok(proto::TrackSource::Microphone | proto::TrackSource::ScreenShareAudio) => MediaKind::Audio,
+            Ok(proto::TrackSource::Camera | proto::TrackSource::ScreenShare) => MediaKind::Video,
+            Ok(proto::TrackSource::Unknown) | Err(_) => return true,
+        };
+        self.publish_sources.is_empty() || kind == of_source
     }
 
     /// The participant records the room.

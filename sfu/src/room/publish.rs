@@ -88,6 +88,9 @@ impl Room {
             Ok(proto::TrackType::Video) => MediaKind::Video,
             _ => return Err((Reason::UnsupportedType, "tracks are audio or video")),
         };
+        if !p.permissions.may_publish_kind(kind, request.source) {
+            return Err((Reason::NotAllowed, "no permission to publish a track of this kind as this source"));
+        }
         if !request.sid.is_empty() {
             return Err((Reason::UnsupportedType, "a second codec for a track is not supported"));
         }

@@ -162,7 +162,7 @@ impl Room {
         let (peer, open) = (connection.peer, connection.is_open());
         for (track_id, subscription) in &mut p.subs {
             if unsupported.contains(&subscription.sub) {
-                refused.push(*track_id);
+                refused.push((*track_id, subscription.sub));
                 continue;
             }
             let section = send.iter().find(|(sub, _)| *sub == subscription.sub).map(|(_, section)| section);
@@ -185,10 +185,13 @@ impl Room {
                 (None, _) => {}
             }
         }
-        for track_id in refused {
+        for (track_id, sub) in refused {
             p.wants.insert(track_id, false);
             let track_sid = self.tracks.get(&track_id).map(|t| t.sid().to_owned()).unwrap_or_default();
-            p.subs.remove(&track_id);
+            // A client can take back a codec that it is being sent.
+            if p.subs.remove(&track_id).is_some_and(|s| s.live.is_some()) && open {
+                step.shard(ShardCommand::Unsubscribe { sub });
+            }
             step.signal(
                 session,
                 Message::SubscriptionResponse(proto::SubscriptionResponse {

@@ -473,3 +473,64 @@ fn grades_are_told_when_they_change() {
     use proto::ConnectionQuality::{Excellent, Poor};
     assert_eq!(grades, [Excellent, Poor, Excellent].map(|q| vec![q as i32]));
 }
+
+#[test]
+fn a_subscriber_that_takes_its_codec_back_is_sent_nothing() {
+    let mut w = World::new(RoomConfig::default());
+    let a = w.join("a", false);
+    let b = w.join("b", true);
+    w.publish(a, MediaKind::Video, "cam").unwrap();
+    assert_eq!(w.receives(b), ["a"]);
+    let sdp = w.clients.get_mut(&b).unwrap().offer().replace("VP8/90000", "VP9/90000");
+    w.signal(
+        b,
+        Asked::Offer(proto::SessionDescription { r#type: "offer".into(), sdp, ..Default::default() }),
+    );
+    assert!(w.receives(b).is_empty(), "nothing could end it any more");
+}
+
+#[test]
+fn a_subscriber_that_rejects_its_section_is_sent_nothing() {
+    let mut w = World::new(RoomConfig::default());
+    let a = w.join("a", false);
+    let b = w.join("b", false);
+    w.publish(a, MediaKind::Video, "cam").unwrap();
+    assert_eq!(w.receives(b), ["a"]);
+    w.hush();
+    w.signal(a, Asked::AddTrack(World::request(MediaKind::Audio, "mic", true)));
+    w.clients.get_mut(&a).unwrap().send(MediaKind::Audio, "mic");
+    w.offer(a);
+    let offers = w.heard(b, |m| match m {
+        Message::Offer(offer) => Some(offer.sdp.clone()),
+        _ => None,
+    });
+    let sdp = w.clients[&b].answer(&offers[0]);
+    let sdp = sdp.replace("m=video 9", "m=video 0").replace("BUNDLE 0 1 2", "BUNDLE 0 2");
+    w.signal(
+        b,
+        Asked::Answer(proto::SessionDescription { r#type: "answer".into(), sdp, ..Default::default() }),
+    );
+    let kinds: Vec<_> = w.shard.subs.values().map(|(track, ..)| w.room.tracks[track].kind).collect();
+    assert_eq!(kinds, [MediaKind::Audio]);
+}
+
+#[test]
+fn a_permitted_source_permits_only_its_kind() {
+    use proto::TrackSource::{Camera, Microphone, ScreenShare, ScreenShareAudio};
+    for (kind, source, refused) in [
+        (MediaKind::Audio, Microphone, false),
+        (MediaKind::Audio, ScreenShareAudio, false),
+        (MediaKind::Video, Camera, false),
+        (MediaKind::Video, ScreenShare, false),
+        (MediaKind::Video, Microphone, true),
+        (MediaKind::Video, ScreenShareAudio, true),
+        (MediaKind::Audio, Camera, true),
+        (MediaKind::Audio, ScreenShare, true),
+    ] {
+        let mut w = World::new(RoomConfig::default());
+        let a = w.join_with("a", VideoGrants { can_publish_sources: vec![source], ..grants() }, true);
+        let request = proto::AddTrackRequest { source: source as i32, ..World::request(kind, "track", true) };
+        w.signal(a, Asked::AddTrack(request));
+        assert_eq!(w.refusals(a).len(), usize::from(refused), "{kind:?} {source:?}");
+    }
+}
