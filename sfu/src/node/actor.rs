@@ -29,6 +29,8 @@ pub(super) enum RoomMessage {
         claims: Box<Claims>,
         open: Box<SessionOpen>,
         output: mpsc::Sender<ToSignalingKind>,
+        /// Told once the room has the join; dropped when the room ends first.
+        taken: oneshot::Sender<()>,
     },
     Signal {
         session: SessionId,
@@ -72,6 +74,12 @@ impl RoomHandle {
             let inbox = self.inbox.clone();
             runtime.spawn(async move { inbox.send(message).await });
         }
+    }
+
+    /// Of no room.
+    #[cfg(test)]
+    pub(super) fn detached() -> Self {
+        Self { inbox: mpsc::channel(1).0 }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -158,7 +166,9 @@ impl Actor {
     /// Keeps the ends of channels here and passes on what concerns the room.
     fn input_of(&mut self, message: RoomMessage) -> Option<RoomInput> {
         Some(match message {
-            RoomMessage::Join { session, claims, open, output } => {
+            RoomMessage::Join { session, claims, open, output, taken } => {
+                // Fails only if who asked has gone away; the session's end follows then.
+                let _ = taken.send(());
                 self.sessions.insert(session, output);
                 RoomInput::Join { session, token: *claims, open: *open }
             }
@@ -168,7 +178,12 @@ impl Actor {
                 self.sessions.remove(&session)?;
                 RoomInput::SessionClosed { session }
             }
-            RoomMessage::Shard(event) => RoomInput::Shard(event),
+            RoomMessage::Shard(event) => {
+                if let ShardEvent::PeerClosed { peer, .. } = &event {
+                    self.owned.peer_closed(*peer);
+                }
+                RoomInput::Shard(event)
+            }
             RoomMessage::Admin { request, reply } => {
                 self.next_call += 1;
                 let call = CallId(self.next_call);

@@ -195,14 +195,19 @@ impl Node {
             let room = self.room_or_new(&name);
             let id = SessionId(self.next_id());
             let (sender, output) = mpsc::channel(SESSION_BACKLOG);
+            let (taken, is_taken) = oneshot::channel();
             let message = RoomMessage::Join {
                 session: id,
                 claims: Box::new(claims.clone()),
                 open: Box::new(open.clone()),
                 output: sender,
+                taken,
             };
-            if room.send(message).await.is_ok() {
-                return Ok(Session { input: SessionInput { id, room }, output });
+            let sent = room.send(message).await;
+            let input = SessionInput { id, room };
+            // A join that waits in the inbox of a room that ends goes to the next room of the name.
+            if sent.is_ok() && is_taken.await.is_ok() {
+                return Ok(Session { input, output });
             }
         }
         Err(refusal(ErrorCode::Unavailable, "the room is closing; try again"))
@@ -280,3 +285,58 @@ pub(crate) fn refusal(code: ErrorCode, message: impl Into<String>) -> Refusal {
 }
 
 type WeakNode = Weak<Node>;
+
+#[cfg(test)]
+mod tests {
+    use sfu_control::messages::AdminCall;
+    use sfu_control::token::{Secret, VideoGrants, sign};
+
+    use super::*;
+
+    const SECRET: &str = "0123456789abcdef0123456789abcdef";
+
+    fn token(video: VideoGrants) -> String {
+        let claims = Claims {
+            identity: "someone".into(),
+            api_key: "key".into(),
+            expires_at: unix_now().as_secs() + 60,
+            video,
+            ..Default::default()
+        };
+        sign(&claims, &Secret::new(SECRET))
+    }
+
+    fn node() -> Arc<Node> {
+        let media = MediaConfig { udp_port: 0, shards: 1, pin: false, offload: false, ..Default::default() };
+        let verifier = Verifier::new([("key".to_owned(), Secret::new(SECRET))]).unwrap();
+        Node::start(&media, RoomConfig::default(), Arc::new(verifier)).unwrap()
+    }
+
+    fn call(method: &str, request: &impl prost::Message) -> AdminCall {
+        AdminCall {
+            token: token(VideoGrants { room_create: true, ..Default::default() }),
+            method: method.to_owned(),
+            request: request.encode_to_vec().into(),
+        }
+    }
+
+    // One thread: the room's task runs only once both requests wait in its inbox.
+    #[tokio::test]
+    async fn a_join_that_meets_the_end_of_its_room_gets_a_new_one() {
+        let node = node();
+        let create = proto::CreateRoomRequest { name: "visit".into(), ..Default::default() };
+        node.admin(call("CreateRoom", &create)).await.unwrap();
+        let delete = call("DeleteRoom", &proto::DeleteRoomRequest { room: "visit".into() });
+        let open = SessionOpen {
+            token: token(VideoGrants { room_join: true, room: "visit".into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let (deleted, joined) = tokio::join!(node.admin(delete), node.join(open));
+        deleted.unwrap();
+        let mut session = joined.unwrap();
+        let first = session.output.recv().await;
+        assert!(matches!(first, Some(ToSignalingKind::Accepted(_))));
+        let snapshot = node.snapshot("visit").await.unwrap();
+        assert_eq!(snapshot.participants.len(), 1);
+    }
+}
