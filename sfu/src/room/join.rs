@@ -221,7 +221,8 @@ impl Room {
             ..Default::default()
         };
         step.signal(Some(session), Message::Reconnect(response));
-        let mut participants = self.others_of(key);
+        let mut participants = self.departed_since_join(key);
+        participants.extend(self.others_of(key));
         participants.extend(self.participants.get(&key).map(|p| self.participant_info(p)));
         step.signal(Some(session), Message::Update(proto::ParticipantUpdate { participants }));
         step.signal(Some(session), Message::RoomUpdate(proto::RoomUpdate { room: Some(self.info()) }));

@@ -29,7 +29,7 @@ mod tracks;
 mod transports;
 mod updates;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -77,6 +77,8 @@ pub struct Room {
     peers: HashMap<PeerId, Key>,
     tracks: BTreeMap<TrackId, Track>,
     track_sids: HashMap<String, TrackId>,
+    /// Who left last, and when (Unix time, milliseconds): for clients that were away and resume.
+    departed: VecDeque<(u64, proto::ParticipantInfo)>,
     /// What this step changed, told at its end.
     changes: updates::Changes,
     /// Participants whose receiving connection may need another exchange.
@@ -144,6 +146,7 @@ impl Room {
             peers: HashMap::new(),
             tracks: BTreeMap::new(),
             track_sids: HashMap::new(),
+            departed: VecDeque::new(),
             changes: updates::Changes::default(),
             renegotiate: BTreeSet::new(),
             speakers: speakers::Speakers::default(),

@@ -28,7 +28,7 @@ pub(super) struct Participant {
     kind_details: Vec<i32>,
     pub(super) permissions: Permissions,
     pub(super) state: State,
-    joined_unix_ms: u64,
+    pub(super) joined_unix_ms: u64,
     pub(super) version: u32,
     pub(super) client: proto::ClientInfo,
     pub(super) protocol: u32,

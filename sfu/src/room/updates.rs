@@ -9,6 +9,9 @@ use proto::signal_response::Message;
 use super::participant::{Key, Participant};
 use super::{Room, Step};
 
+/// Departures that are remembered for clients that resume.
+const MAX_DEPARTED: usize = 128;
+
 /// Changes of one step.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
@@ -57,6 +60,22 @@ impl Room {
         self.participants.iter().filter(visible).map(|(_, p)| self.participant_info(p)).collect()
     }
 
+    /// Those who left since this participant came and are not here again: a client that was away missed it.
+    pub(super) fn departed_since_join(&self, key: Key) -> Vec<proto::ParticipantInfo> {
+        let Some(p) = self.participants.get(&key) else { return Vec::new() };
+        let visible = |identity: &str| {
+            let other = self.identities.get(identity).and_then(|key| self.participants.get(key));
+            other.is_some_and(|p| !p.permissions.hidden)
+        };
+        self.departed
+            .iter()
+            .filter(|(at, info)| {
+                *at >= p.joined_unix_ms && info.identity != p.identity && !visible(&info.identity)
+            })
+            .map(|(_, info)| info.clone())
+            .collect()
+    }
+
     pub(super) fn flush_updates(&mut self, step: &mut Step<'_>) {
         let changes = std::mem::take(&mut self.changes);
         let changed: Vec<_> = changes
@@ -69,6 +88,18 @@ impl Room {
             .collect();
         if changed.is_empty() && changes.gone.is_empty() && !changes.room {
             return;
+        }
+        for info in &changes.gone {
+            if self.departed.len() >= MAX_DEPARTED {
+                self.departed.pop_front();
+            }
+            // Who it was is all that a client needs to let it go.
+            let info = proto::ParticipantInfo {
+                metadata: String::new(),
+                attributes: Default::default(),
+                ..info.clone()
+            };
+            self.departed.push_back((step.now.unix_ms(), info));
         }
         let room = self.info();
         for (key, p) in &self.participants {

@@ -364,3 +364,37 @@ fn messages_of_unknown_sessions_and_events_of_unknown_peers_do_nothing() {
     w.input(RoomInput::Shard(ShardEvent::PeerClosed { peer, reason: CloseReason::RemoteClosed }));
     assert!(w.said.is_empty() && w.room.participants().len() == 1);
 }
+
+#[test]
+fn a_resumed_client_learns_who_left_meanwhile_and_of_nobody_before_it_came() {
+    let mut w = World::new(RoomConfig::default());
+    let early = w.join("early", true);
+    w.input(RoomInput::Admin {
+        call: crate::room::CallId(1),
+        request: crate::room::AdminRequest::RemoveParticipant(proto::RoomParticipantIdentity {
+            identity: "early".into(),
+            ..Default::default()
+        }),
+    });
+    assert!(w.closed.contains(&early));
+    w.wait(Duration::from_secs(1));
+    let a = w.join("a", true);
+    let leaver = w.join("leaver", true);
+    let back = w.join("back", true);
+    let sid = w.sid(a);
+    w.input(RoomInput::SessionClosed { session: a });
+    let leave = || Asked::Leave(proto::LeaveRequest::default());
+    w.signal(leaver, leave());
+    w.signal(back, leave());
+    w.join("back", true);
+    let open =
+        sfu_control::messages::SessionOpen { reconnect: true, participant_sid: sid, ..World::open(true) };
+    let again = w.join_as(claims("a", grants()), open);
+    let told = w.updates(again);
+    let states = |identity: &str| -> Vec<_> {
+        told.iter().filter(|p| p.identity == identity).map(|p| p.state()).collect()
+    };
+    assert_eq!(states("leaver"), [State::Disconnected]);
+    assert_eq!(states("back"), [State::Active], "who is here is not said to be gone");
+    assert!(states("early").is_empty());
+}
