@@ -28,6 +28,26 @@ pub struct SfuConfig {
     pub room: RoomSettings,
 }
 
+impl SfuConfig {
+    /// Parses the text of a configuration file.
+    ///
+    /// # Errors
+    /// What is wrong and in which line. The text never quotes values: the file holds secrets, and errors reach logs.
+    pub fn from_toml(text: &str) -> anyhow::Result<Self> {
+        toml::from_str(text).map_err(|error: toml::de::Error| {
+            let start = error.span().map_or(0, |span| span.start);
+            let line = 1 + text.bytes().take(start).filter(|b| *b == b'\n').count();
+            let what = match error.message() {
+                quoting if quoting.starts_with("invalid type") || quoting.starts_with("invalid value") => {
+                    "a value of a wrong type"
+                }
+                message => message,
+            };
+            anyhow::anyhow!("line {line}: {what}")
+        })
+    }
+}
+
 /// Sockets and threads of the media path.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -218,8 +238,21 @@ mod tests {
 
     #[test]
     fn unknown_settings_are_named() {
-        let error = toml::from_str::<SfuConfig>("[media]\nudp_prot = 1").unwrap_err();
-        assert!(error.to_string().contains("udp_prot"), "{error}");
+        let error = SfuConfig::from_toml("[media]\nudp_prot = 1").unwrap_err().to_string();
+        assert!(error.contains("udp_prot") && error.contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn errors_quote_no_secret() {
+        for text in [
+            "[auth.keys]\nkey = \"hush-hush",
+            "[auth.keys]\nkey = hush-hush",
+            "[auth]\nkeys = \"hush-hush\"",
+            "[auth.keys]\nkey = [\"hush-hush\"]",
+        ] {
+            let error = SfuConfig::from_toml(text).unwrap_err();
+            assert!(!format!("{error:?} {error:#}").contains("hush"), "{error:?}");
+        }
     }
 
     #[test]

@@ -26,7 +26,7 @@ async fn main() -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&args.config)
         .with_context(|| format!("cannot read {}", args.config.display()))?;
     let config: SfuConfig =
-        toml::from_str(&text).with_context(|| format!("{} is not valid", args.config.display()))?;
+        SfuConfig::from_toml(&text).with_context(|| format!("{} is not valid", args.config.display()))?;
     let control = ControlTls::from_files(&config.control)?;
     let metrics = PrometheusBuilder::new().install_recorder().context("installing the metrics recorder")?;
     let relay = Relay::start(config, control, metrics).await?;
