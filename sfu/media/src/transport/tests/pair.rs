@@ -68,7 +68,8 @@ pub(super) struct Client {
 impl Client {
     /// `mtu` of its DTLS: small ones make a ClientHello that spans datagrams, as browsers' do.
     fn new(mtu: usize, now: Instant) -> Self {
-        let config = dimpl::Config::builder().mtu(mtu).max_queue_tx(40).build().unwrap();
+        // As patient as a browser. Four retries, duplicates counted, are used up within the relay's own patience.
+        let config = dimpl::Config::builder().mtu(mtu).max_queue_tx(40).flight_retries(12).build().unwrap();
         let mut dtls = Dtls::new_12(Arc::new(config), client_certificate().pair.clone(), now);
         dtls.set_active(true);
         dtls.handle_timeout(now).unwrap();
