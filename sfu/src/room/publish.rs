@@ -1,6 +1,7 @@
 //! Tracks of participants: announced, bound to a section of the client's offer, muted, ended.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use livekit_protocol as proto;
 use proto::request_response::{Reason, Request};
@@ -12,6 +13,9 @@ use super::participant::Key;
 use super::sdp::RemoteTrack;
 use super::tracks::{MAX_TRACK_TEXT, Track, announced_codec};
 use super::{Room, Step, transports};
+
+/// How often at most it is reported that one track's media is not encrypted.
+const PLAIN_REPORT_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Room {
     /// A client announces a track. The answer is `TrackPublishedResponse`, or a `RequestResponse` that says why not.
@@ -269,7 +273,13 @@ impl Room {
 
     /// A track's media is not encrypted though the room requires it; the shard drops it.
     pub(super) fn not_encrypted(&mut self, id: TrackId, step: &mut Step<'_>) {
-        let Some(track) = self.tracks.get(&id) else { return };
+        let now = step.now.instant;
+        let Some(track) = self.tracks.get_mut(&id) else { return };
+        // Frames that alternate between encrypted and not would flood the event feed, and the audit trail behind it.
+        if track.plain_reported.is_some_and(|at| now < at + PLAIN_REPORT_INTERVAL) {
+            return;
+        }
+        track.plain_reported = Some(now);
         let (key, info) = (track.publisher, track.info.clone());
         self.track_event("media_not_encrypted", key, &info, step);
         step.signal(

@@ -1,5 +1,7 @@
 //! One track of a publisher, from its announcement on, and how clients see it.
 
+use std::time::Instant;
+
 use livekit_protocol as proto;
 use proto::video_layer::Mode;
 use sfu_media::command::{Codec, CodecParams, MediaKind, SubscriptionTarget, TrackPolicy};
@@ -29,6 +31,8 @@ pub(super) struct Track {
     pub(super) subscribed: bool,
     /// Its codec was seen in its media.
     pub(super) codec_seen: bool,
+    /// When it was last reported that its media is not encrypted.
+    pub(super) plain_reported: Option<Instant>,
 }
 
 /// Where a published track's media comes from.
@@ -122,7 +126,17 @@ impl Track {
             packet_trailer_features: request.packet_trailer_features.iter().take(16).copied().collect(),
             ..Default::default()
         };
-        Self { id, publisher, kind, cids, info, binding: None, subscribed: false, codec_seen: false }
+        Self {
+            id,
+            publisher,
+            kind,
+            cids,
+            info,
+            binding: None,
+            subscribed: false,
+            codec_seen: false,
+            plain_reported: None,
+        }
     }
 
     pub(super) fn sid(&self) -> &str {

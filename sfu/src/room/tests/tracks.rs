@@ -534,3 +534,19 @@ fn a_permitted_source_permits_only_its_kind() {
         assert_eq!(w.refusals(a).len(), usize::from(refused), "{kind:?} {source:?}");
     }
 }
+
+#[test]
+fn frames_that_alternate_do_not_flood_the_event_feed() {
+    let mut w = World::new(RoomConfig::default());
+    let a = w.join("a", true);
+    w.publish(a, MediaKind::Audio, "mic").unwrap();
+    let track = *w.room.tracks.keys().next().unwrap();
+    w.hush();
+    for _ in 0..100 {
+        w.input(RoomInput::Shard(ShardEvent::NotEncrypted { track }));
+    }
+    assert_eq!((w.events.len(), w.refusals(a).len()), (1, 1));
+    w.wait(Duration::from_secs(11));
+    w.input(RoomInput::Shard(ShardEvent::NotEncrypted { track }));
+    assert_eq!(w.events.len(), 2);
+}
