@@ -368,7 +368,7 @@ fn debug_output_shows_no_secret_and_no_address() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     /// Loss, duplication and reordering both ways, a ClientHello in pieces: the handshake ends, media flows.
     #[test]
@@ -376,12 +376,13 @@ proptest! {
         let mut pair = Pair::with(Vec::new(), mtu, Some(client_description()));
         pair.check(true);
         let mut rng = StdRng::seed_from_u64(seed);
-        let mut budget = 25;
+        let mut budget = 4;
         pair.network = Box::new(move |_, datagrams| {
             let mut out = Vec::new();
             for datagram in datagrams {
                 match rng.random_range(0..10) {
-                    // The engines give up after some tries: loss is bounded.
+                    // An engine sends each flight five times and then gives up: what must always succeed is any
+                    // handshake that loses fewer datagrams than that.
                     0 | 1 if budget > 0 => budget -= 1,
                     2 => out.extend([datagram.clone(), datagram]),
                     _ => out.push(datagram),
