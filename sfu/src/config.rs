@@ -204,6 +204,9 @@ impl Default for RoomSettings {
     }
 }
 
+/// Longer timeouts mean this one, a year: deadlines must stay within what the clock can say.
+const LONGEST_TIMEOUT_S: u64 = 365 * 24 * 3600;
+
 impl From<RoomSettings> for RoomConfig {
     fn from(settings: RoomSettings) -> Self {
         RoomConfig {
@@ -212,8 +215,8 @@ impl From<RoomSettings> for RoomConfig {
                 E2ee::Optional => E2eePolicy::Optional,
             },
             max_participants: settings.max_participants,
-            empty_timeout: Duration::from_secs(settings.empty_timeout_s),
-            departure_timeout: Duration::from_secs(settings.departure_timeout_s),
+            empty_timeout: Duration::from_secs(settings.empty_timeout_s.min(LONGEST_TIMEOUT_S)),
+            departure_timeout: Duration::from_secs(settings.departure_timeout_s.min(LONGEST_TIMEOUT_S)),
             region: settings.region,
             ..RoomConfig::default()
         }

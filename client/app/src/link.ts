@@ -37,6 +37,10 @@ export function parseLink(href: string): VisitLink | LinkError {
   };
 }
 
+/**
+ * The page's own server. `?url=` may name another port or protocol of the page's host, and any server while the page itself
+ * is on loopback: a link to a trusted page must not lead into somebody else's visit.
+ */
 function serverUrl(page: URL): string | undefined {
   const given = page.searchParams.get('url');
   if (given === null) {
@@ -44,7 +48,8 @@ function serverUrl(page: URL): string | undefined {
   }
   try {
     const url = new URL(given);
-    return ['ws:', 'wss:', 'http:', 'https:'].includes(url.protocol) ? given : undefined;
+    const trusted = url.hostname === page.hostname || ['localhost', '127.0.0.1', '[::1]'].includes(page.hostname);
+    return trusted && ['ws:', 'wss:', 'http:', 'https:'].includes(url.protocol) ? given : undefined;
   } catch {
     return undefined;
   }
