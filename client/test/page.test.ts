@@ -25,6 +25,10 @@ describe('a link', () => {
     expect(parseLink('http://127.0.0.1/?token=t&url=ws://127.0.0.1:7880')).toMatchObject({ url: 'ws://127.0.0.1:7880' });
     expect(parseLink('http://127.0.0.1/?token=t&url=javascript:alert(1)')).toBe('bad-url');
     expect(parseLink('http://127.0.0.1/?token=t&url=nonsense')).toBe('bad-url');
+    expect(parseLink('https://visits.example/?token=t&url=wss://elsewhere.example')).toBe('bad-url');
+    expect(parseLink('https://visits.example/?token=t&url=wss://visits.example:8443')).toMatchObject({
+      url: 'wss://visits.example:8443',
+    });
   });
 
   it('without a token leads nowhere', () => {

@@ -76,13 +76,13 @@ impl RecvBatch {
         };
         if n < 0 {
             let error = io::Error::last_os_error();
-            return match error.kind() {
+            return match error.raw_os_error() {
+                // These alone mean that the socket is broken.
+                Some(libc::EBADF | libc::ENOTSOCK | libc::EFAULT | libc::EINVAL) => Err(error),
+                // Nothing is there, or the kernel is short of memory; the next readiness tells.
+                Some(libc::EAGAIN | libc::EINTR | libc::ENOMEM | libc::ENOBUFS) => Ok(false),
                 // ECONNREFUSED and its like report an earlier send; they are no fault of this socket.
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(false),
-                io::ErrorKind::ConnectionRefused
-                | io::ErrorKind::HostUnreachable
-                | io::ErrorKind::NetworkUnreachable => Ok(true),
-                _ => Err(error),
+                _ => Ok(true),
             };
         }
         let n = n as usize;

@@ -156,16 +156,16 @@ impl Shard {
                 for stream in track.streams.into_iter().flatten() {
                     let Some(stream) = tracks.streams.get_mut(stream) else { continue };
                     let (expected, lost) = stream.inbound.take_quality();
-                    quality.up_expected += expected;
-                    quality.up_lost += lost;
+                    quality.up_expected = quality.up_expected.saturating_add(expected);
+                    quality.up_lost = quality.up_lost.saturating_add(lost);
                     quality.jitter = quality.jitter.max(stream.inbound.jitter());
                 }
             }
             for sub in &peer.subs {
                 let Some(sub) = subs.get_mut(*sub) else { continue };
                 let (sent, lost) = sub.forwarder.take_quality();
-                quality.down_sent += sent;
-                quality.down_lost += lost;
+                quality.down_sent = quality.down_sent.saturating_add(sent);
+                quality.down_lost = quality.down_lost.saturating_add(lost);
                 let rtt = sub.forwarder.receiver_view().rtt;
                 // All are of one path; the smallest has the least of the receiver's own delay in it.
                 quality.rtt = [quality.rtt, rtt].into_iter().flatten().min();
