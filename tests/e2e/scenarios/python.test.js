@@ -124,7 +124,7 @@ test('a native client with the wrong key sees nothing and hears none of the tone
     const summary = await wrong.line(finding('summary'), 60_000);
     assert.equal(summary.frames, 0);
     // The SDK attaches its cryptor a moment after the first packets: they come out as a short noise.
-    assert.ok(summary.samples > 10 * 48_000 && summary.tone_ms < 100, JSON.stringify(summary));
+    assert.ok(summary.samples > 5 * 48_000 && summary.tone_ms < 100, JSON.stringify(summary));
     assert.ok(summary.tracks > 0, 'it was not even subscribed');
   } finally {
     await right.stop();

@@ -38,6 +38,8 @@ test('str0m and a page receive and decrypt each other', { timeout: 120_000 }, as
   const page = await browser.newPage();
   const child = await bot('bot', room);
   try {
+    // The page must come in the middle of a stream: only then does it depend on a key frame that is asked for.
+    await child.line(report(({ frames_sent }) => frames_sent > 100), 20_000);
     await page.join(await host.link('page', { room }));
     const { audio } = await page.receives('bot', { timeoutMs: 40_000 });
     assert.ok(audio.energy > 0, 'the tone is heard');
