@@ -34,17 +34,7 @@ impl SfuConfig {
     /// # Errors
     /// What is wrong and in which line. The text never quotes values: the file holds secrets, and errors reach logs.
     pub fn from_toml(text: &str) -> anyhow::Result<Self> {
-        toml::from_str(text).map_err(|error: toml::de::Error| {
-            let start = error.span().map_or(0, |span| span.start);
-            let line = 1 + text.bytes().take(start).filter(|b| *b == b'\n').count();
-            let what = match error.message() {
-                quoting if quoting.starts_with("invalid type") || quoting.starts_with("invalid value") => {
-                    "a value of a wrong type"
-                }
-                message => message,
-            };
-            anyhow::anyhow!("line {line}: {what}")
-        })
+        Ok(sfu_control::config_text::from_toml(text)?)
     }
 }
 
@@ -229,7 +219,7 @@ mod tests {
 
     #[test]
     fn the_example_is_valid_and_says_the_defaults() {
-        let example: SfuConfig = toml::from_str(include_str!("../../deploy/examples/sfu.toml")).unwrap();
+        let example = SfuConfig::from_toml(include_str!("../../deploy/examples/sfu.toml")).unwrap();
         let default = SfuConfig::default();
         assert_eq!(format!("{:?}", example.media), format!("{:?}", default.media));
         assert_eq!(format!("{:?}", example.room), format!("{:?}", default.room));

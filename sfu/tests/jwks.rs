@@ -24,7 +24,7 @@ async fn start(auth: &str) -> anyhow::Result<Relay> {
         "media = {{ udp_port = 0, shards = 1, pin = false }}\ncontrol = {{ listen = \"127.0.0.1:0\" }}\n\
          http = {{ listen = \"127.0.0.1:0\" }}\n[auth]\n{auth}"
     );
-    let config: SfuConfig = toml::from_str(&text)?;
+    let config = SfuConfig::from_toml(&text)?;
     let pki = DevPki::generate(SystemTime::now(), Duration::from_secs(3600))?;
     let control = ControlTls { identity: pki.sfu.identity()?, authority: pki.authority.into() };
     Relay::start(config, control, PrometheusBuilder::new().build_recorder().handle()).await

@@ -146,10 +146,10 @@ impl Config {
     /// Parses the text of a configuration file.
     ///
     /// # Errors
-    /// What is wrong, with its line. The text of the error may quote the file, secrets included: show it to the
-    /// operator, keep it out of logs.
+    /// What is wrong, with its line; never a value.
     pub fn from_toml(text: &str) -> anyhow::Result<Self> {
-        let config: Self = toml::from_str(text).context("the configuration cannot be understood")?;
+        let config: Self =
+            sfu_control::config_text::from_toml(text).context("the configuration cannot be understood")?;
         config.check()?;
         Ok(config)
     }
@@ -289,6 +289,18 @@ mod tests {
             matches!(&config.relay.authority, Pem::File(path) if path == Path::new("/etc/curtain/authority.pem"))
         );
         assert!(!format!("{config:?}").contains("0123456789abcdef"));
+    }
+
+    #[test]
+    fn the_example_is_valid_and_errors_quote_no_values() {
+        let example = include_str!("../../deploy/examples/signaling.toml");
+        let config = Config::from_toml(example).unwrap();
+        assert_eq!(config.bind, default_bind());
+        assert_eq!(config.keys.len(), 1);
+        assert!(config.audit.is_some());
+        let broken = example.replace("[relay]", "[relay");
+        let error = format!("{:#}", Config::from_toml(&broken).unwrap_err());
+        assert!(error.contains("line ") && !error.contains("replace-this"), "{error}");
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! - [`token`]: access tokens. Both processes verify them; the relay's word counts. [`jwks_source`] keeps both supplied
 //!   with the public keys of an identity provider.
 
+pub mod config_text;
 pub mod framing;
 pub mod jwks_source;
 pub mod link;
