@@ -16,7 +16,8 @@ use std::sync::Arc;
 use anyhow::Context;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sfu_control::jwks_source::JwksSource;
-use sfu_control::tls::{self, Identity};
+use sfu_control::server;
+use sfu_control::tls::Identity;
 use sfu_control::token::{Secret, Verifier};
 use tokio::task::JoinSet;
 
@@ -82,9 +83,8 @@ impl Relay {
             tasks.spawn(work.context("auth.jwks cannot be read, and there are no API keys")?);
         }
         let node = Node::start(&config.media, config.room.into(), verifier)?;
-        let tls = tls::server_config(control.identity, &control.authority).context("control")?;
-        let endpoint = quinn::Endpoint::server(tls, config.control.listen)
-            .with_context(|| format!("control: cannot open UDP address {}", config.control.listen))?;
+        let endpoint =
+            server::listen(config.control.listen, control.identity, &control.authority).context("control")?;
         let http = tokio::net::TcpListener::bind(config.http.listen)
             .await
             .with_context(|| format!("http: cannot open TCP address {}", config.http.listen))?;

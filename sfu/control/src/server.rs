@@ -1,15 +1,18 @@
 //! The end of the control link in `sfu`: from a QUIC stream to what it is for. What happens behind it is `sfu`'s.
 
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use quinn::{Connection, RecvStream, SendStream, VarInt};
+use quinn::{Connection, Endpoint, RecvStream, SendStream, TokioRuntime, VarInt};
 
 use crate::framing::{FrameError, FrameReader, write_message};
 use crate::messages::{
     AdminCall, AdminReply, Hello, Purpose, Refusal, RoomEvent, SessionOpen, ToSfu, ToSignaling,
     ToSignalingKind,
 };
+use crate::tls::{self, Identity, TlsError};
 
 /// A stream that does not say within this time what it is for is closed.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
@@ -19,6 +22,29 @@ pub const CODE_PROTOCOL: VarInt = VarInt::from_u32(1);
 
 /// Error code of a stream that is dropped because its process goes away or gave up on it.
 pub const CODE_GONE: VarInt = VarInt::from_u32(2);
+
+/// Why the control link cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Certificate, key or authority cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The UDP address cannot be opened.
+    #[error("cannot open UDP address {0}")]
+    Socket(SocketAddr, #[source] std::io::Error),
+}
+
+/// Opens `address` for clients that `authority` (PEM) certified.
+///
+/// # Errors
+/// See [`ListenError`].
+pub fn listen(address: SocketAddr, identity: Identity, authority: &[u8]) -> Result<Endpoint, ListenError> {
+    let endpoint = tls::endpoint_config(&identity);
+    let server = tls::server_config(identity, authority)?;
+    let socket = UdpSocket::bind(address).map_err(|error| ListenError::Socket(address, error))?;
+    Endpoint::new(endpoint, Some(server), socket, Arc::new(TokioRuntime))
+        .map_err(|error| ListenError::Socket(address, error))
+}
 
 /// Why a new stream was dropped.
 #[derive(Debug, thiserror::Error)]

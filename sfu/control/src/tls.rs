@@ -7,11 +7,13 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{EndpointConfig, IdleTimeout, TransportConfig, VarInt};
+use quinn_proto::HashedConnectionIdGenerator;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
 };
+use ring::{hkdf, hmac};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -107,6 +109,38 @@ pub fn server_config(identity: Identity, authority: &[u8]) -> Result<quinn::Serv
     transport.max_concurrent_bidi_streams(VarInt::from_u32(MAX_STREAMS));
     config.transport_config(Arc::new(transport));
     Ok(config)
+}
+
+/// What a relay must remember of itself across restarts, made from its private key (RFC 9000, 10.3.2): it can tell the
+/// peers of its predecessor at once that their connections are gone, which they would else learn after
+/// [`IDLE_TIMEOUT`] only.
+///
+/// # Panics
+/// Never: HKDF gives outputs of these lengths.
+pub fn endpoint_config(identity: &Identity) -> EndpointConfig {
+    let secret =
+        hkdf::Salt::new(hkdf::HKDF_SHA256, b"curtain control link").extract(identity.key.secret_der());
+    let expand = |label: &[u8], output: &mut [u8]| {
+        secret
+            .expand(&[label], OutputLength(output.len()))
+            .and_then(|keys| keys.fill(output))
+            .expect("HKDF-SHA256 gives up to 8160 bytes");
+    };
+    let (mut reset, mut ids) = ([0; 32], [0; 8]);
+    expand(b"stateless reset", &mut reset);
+    expand(b"connection ids", &mut ids);
+    let mut config = EndpointConfig::new(Arc::new(hmac::Key::new(hmac::HMAC_SHA256, &reset)));
+    let ids = u64::from_le_bytes(ids);
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(ids)));
+    config
+}
+
+struct OutputLength(usize);
+
+impl hkdf::KeyType for OutputLength {
+    fn len(&self) -> usize {
+        self.0
+    }
 }
 
 /// The configuration of `signaling`, which trusts only relays that `authority` (PEM) certified.

@@ -12,7 +12,7 @@ use livekit_protocol::{self as proto, SignalRequest, SignalResponse, signal_resp
 use prost::Message as _;
 use sfu_control::messages::*;
 use sfu_control::server::{self, Incoming, Requests, Responses};
-use sfu_control::tls::{self, DEV_SERVER_NAME, DevPki};
+use sfu_control::tls::{DEV_SERVER_NAME, DevPki};
 use sfu_control::token::{Claims, Secret, Verifier, VideoGrants, sign};
 use signaling::Server;
 use signaling::config::{Config, Limits, MetricsConfig, Pem, RelayConfig};
@@ -59,8 +59,8 @@ impl RelaySession {
 impl Relay {
     /// Listens on `address` (port 0: any).
     pub fn start(pki: &DevPki, address: SocketAddr) -> Self {
-        let config = tls::server_config(pki.sfu.identity().unwrap(), pki.authority.as_bytes()).unwrap();
-        let endpoint = quinn::Endpoint::server(config, address).unwrap();
+        let endpoint =
+            server::listen(address, pki.sfu.identity().unwrap(), pki.authority.as_bytes()).unwrap();
         let address = endpoint.local_addr().unwrap();
         let (session_tx, sessions) = mpsc::unbounded_channel();
         let (feed_tx, feeds) = mpsc::unbounded_channel();
