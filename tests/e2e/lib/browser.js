@@ -52,6 +52,10 @@ export async function startChromium({ fullCamera = false } = {}) {
   }
   return {
     context,
+    /** What the open pages complained of. */
+    get log() {
+      return context.pages().map((page) => `--- ${page.url().split('?')[0]}\n${(page.problems ?? []).join('\n')}`).join('\n');
+    },
     async newPage() {
       const page = await context.newPage();
       page.setDefaultTimeout(20_000);

@@ -2,24 +2,20 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 
 import { startChromium } from '../lib/browser.js';
 import { DevHost } from '../lib/host.js';
+import { stage } from '../lib/stage.js';
 
 const axe = readFileSync(createRequire(import.meta.url).resolve('axe-core/axe.min.js'), 'utf8');
 let host;
 let browser;
 
-before(async () => {
-  host = await DevHost.start();
-  browser = await startChromium();
-}, { timeout: 60_000 });
-
-after(async () => {
-  await browser?.stop();
-  await host?.stop();
-}, { timeout: 30_000 });
+stage(async (keep) => {
+  host = keep(await DevHost.start());
+  browser = keep(await startChromium());
+});
 
 async function inspect(page, where) {
   await page.evaluate(axe);

@@ -3,13 +3,14 @@ import assert from 'node:assert/strict';
 import { randomBytes } from 'node:crypto';
 import { createSocket } from 'node:dgram';
 import { connect } from 'node:net';
-import { after, afterEach, before, test } from 'node:test';
+import { afterEach, test } from 'node:test';
 
 import { JoinRequest, SignalRequest, WrappedJoinRequest } from '@livekit/protocol';
 import WebSocket from 'ws';
 
 import { sleep, startChromium } from '../lib/browser.js';
 import { DevHost } from '../lib/host.js';
+import { stage } from '../lib/stage.js';
 import { badTokens, handmade } from '../lib/tokens.js';
 
 let host;
@@ -18,15 +19,15 @@ let anna;
 let ben;
 const sockets = [];
 
-before(async () => {
-  host = await DevHost.start();
-  browser = await startChromium();
+stage(async (keep) => {
+  host = keep(await DevHost.start());
+  browser = keep(await startChromium());
   anna = await browser.newPage();
   ben = await browser.newPage();
   await anna.join(await host.link('anna'));
   await ben.join(await host.link('ben'));
   await anna.receives('ben');
-}, { timeout: 90_000 });
+}, 90_000);
 
 afterEach(async () => {
   sockets.splice(0).forEach((socket) => socket.terminate());
@@ -35,11 +36,6 @@ afterEach(async () => {
   await ben.receives('anna', { timeoutMs: 10_000 });
   assert.equal(host.child.over, undefined, host.log);
   assert.doesNotMatch(host.log, /panicked/);
-}, { timeout: 30_000 });
-
-after(async () => {
-  await browser?.stop();
-  await host?.stop();
 }, { timeout: 30_000 });
 
 /** Opens a WebSocket and reports how that ended or that it stayed open. */

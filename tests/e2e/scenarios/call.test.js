@@ -1,28 +1,24 @@
 // Chromium pages in a call: everyone receives everyone, and the encryption does what the page says.
 import assert from 'node:assert/strict';
-import { after, afterEach, before, test } from 'node:test';
+import { afterEach, test } from 'node:test';
 
 import { injectStockSdk, sleep, startChromium } from '../lib/browser.js';
 import { DevHost } from '../lib/host.js';
+import { stage } from '../lib/stage.js';
 
 let host;
 let browser;
 let open = [];
 
-before(async () => {
-  host = await DevHost.start();
-  browser = await startChromium();
-}, { timeout: 60_000 });
+stage(async (keep) => {
+  host = keep(await DevHost.start());
+  browser = keep(await startChromium());
+});
 
 afterEach(async () => {
   await Promise.all(open.map((participant) => participant.close().catch(() => undefined)));
   open = [];
 });
-
-after(async () => {
-  await browser?.stop();
-  await host?.stop();
-}, { timeout: 30_000 });
 
 async function participant() {
   const page = await browser.newPage();

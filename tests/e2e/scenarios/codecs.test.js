@@ -1,24 +1,19 @@
 // Every video codec that a browser publishes comes out of the other's decoder: encrypted where the SDK's cryptor can.
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 
 import { injectStockSdk, sleep, startChromium } from '../lib/browser.js';
 import { DevHost } from '../lib/host.js';
+import { stage } from '../lib/stage.js';
 
 let browser;
 const hosts = {};
 
-before(async () => {
-  hosts.required = await DevHost.start();
-  hosts.optional = await DevHost.start('--e2ee', 'optional');
-  browser = await startChromium();
-}, { timeout: 60_000 });
-
-after(async () => {
-  await browser?.stop();
-  await hosts.required?.stop();
-  await hosts.optional?.stop();
-}, { timeout: 30_000 });
+stage(async (keep) => {
+  hosts.required = keep(await DevHost.start());
+  hosts.optional = keep(await DevHost.start('--e2ee', 'optional'));
+  browser = keep(await startChromium());
+});
 
 async function join(host, identity, room, { codec, encrypted }) {
   const page = await browser.newPage();

@@ -2,26 +2,22 @@
 import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 
 import { startChromium } from '../lib/browser.js';
 import { DevHost, repository } from '../lib/host.js';
 import { Child, json } from '../lib/process.js';
+import { stage } from '../lib/stage.js';
 
 const python = process.env.PYTHON ?? join(repository, '.venv/bin/python');
 let host;
 let browser;
 
-before(async () => {
+stage(async (keep) => {
   assert.ok(existsSync(python), `${python} is missing: see tests/README.md`);
-  host = await DevHost.start();
-  browser = await startChromium();
-}, { timeout: 60_000 });
-
-after(async () => {
-  await browser?.stop();
-  await host?.stop();
-}, { timeout: 30_000 });
+  host = keep(await DevHost.start());
+  browser = keep(await startChromium());
+});
 
 function run(script, options) {
   return new Child(python, ['-u', join(repository, 'tests/python', script)], {

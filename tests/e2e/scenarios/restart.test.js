@@ -1,22 +1,18 @@
 // `sfu` and `signaling` as separate processes: a visit survives the loss of either.
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 
 import { sleep, startChromium } from '../lib/browser.js';
 import { SplitHost } from '../lib/host.js';
+import { stage } from '../lib/stage.js';
 
 let host;
 let browser;
 
-before(async () => {
-  host = await SplitHost.start();
-  browser = await startChromium();
-}, { timeout: 60_000 });
-
-after(async () => {
-  await browser?.stop();
-  await host?.stop();
-}, { timeout: 30_000 });
+stage(async (keep) => {
+  host = keep(await SplitHost.start());
+  browser = keep(await startChromium());
+});
 
 /** Keeps what the room says about its connection, so that the test can tell a resume from a full reconnect. */
 function record(page) {

@@ -1,22 +1,18 @@
 // A camera published in three layers: each subscriber gets the best one that its page asks for.
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 
 import { injectStockSdk, sleep, startChromium } from '../lib/browser.js';
 import { DevHost } from '../lib/host.js';
+import { stage } from '../lib/stage.js';
 
 let host;
 let browser;
 
-before(async () => {
-  host = await DevHost.start();
-  browser = await startChromium({ fullCamera: true });
-}, { timeout: 60_000 });
-
-after(async () => {
-  await browser?.stop();
-  await host?.stop();
-}, { timeout: 30_000 });
+stage(async (keep) => {
+  host = keep(await DevHost.start());
+  browser = keep(await startChromium({ fullCamera: true }));
+});
 
 /** Joins with the stock SDK, which lets a page ask for layers by name. */
 async function join(identity, publish) {

@@ -1,24 +1,20 @@
 // A participant on `str0m`, a WebRTC stack that shares no code with the relay's media path, with a Chromium page.
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 
 import { startChromium } from '../lib/browser.js';
 import { DevHost, repository } from '../lib/host.js';
 import { Child, json } from '../lib/process.js';
+import { stage } from '../lib/stage.js';
 
 let host;
 let browser;
 
-before(async () => {
-  host = await DevHost.start();
-  browser = await startChromium();
-}, { timeout: 60_000 });
-
-after(async () => {
-  await browser?.stop();
-  await host?.stop();
-}, { timeout: 30_000 });
+stage(async (keep) => {
+  host = keep(await DevHost.start());
+  browser = keep(await startChromium());
+});
 
 async function bot(identity, room, { key = host.key, seconds = 60, flags = ['--video', '--audio'] } = {}) {
   const command = process.env.CURTAIN_LOADTEST ?? join(repository, 'target/release/loadtest');

@@ -1,22 +1,18 @@
 // Who is in which room: over HTTP at the relay, for those whose token says so.
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { test } from 'node:test';
 
 import { sleep, startChromium } from '../lib/browser.js';
 import { DevHost } from '../lib/host.js';
+import { stage } from '../lib/stage.js';
 
 let host;
 let browser;
 
-before(async () => {
-  host = await DevHost.start();
-  browser = await startChromium();
-}, { timeout: 60_000 });
-
-after(async () => {
-  await browser?.stop();
-  await host?.stop();
-}, { timeout: 30_000 });
+stage(async (keep) => {
+  host = keep(await DevHost.start());
+  browser = keep(await startChromium());
+});
 
 test('rooms, participants and tracks are shown to those who may know', { timeout: 90_000 }, async () => {
   const room = 'seen';
