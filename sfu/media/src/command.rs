@@ -234,11 +234,13 @@ pub struct SubscriptionTarget {
     pub max_spatial: u8,
     /// Highest temporal layer wanted.
     pub max_temporal: u8,
+    /// Of the tracks of one peer, those with a higher number get bandwidth first where it does not suffice for all.
+    pub priority: u32,
 }
 
 impl Default for SubscriptionTarget {
     fn default() -> Self {
-        Self { enabled: true, max_spatial: u8::MAX, max_temporal: u8::MAX }
+        Self { enabled: true, max_spatial: u8::MAX, max_temporal: u8::MAX, priority: 0 }
     }
 }
 
@@ -478,6 +480,15 @@ pub enum ShardEvent {
     NotEncrypted {
         /// Which track.
         track: TrackId,
+    },
+    /// The subscriber's path cannot carry even the lowest layer of a track: nothing is sent; or it can again.
+    StreamPaused {
+        /// Which track.
+        track: TrackId,
+        /// Which subscription to it.
+        sub: SubId,
+        /// Whether it is paused from now on.
+        paused: bool,
     },
     /// Loudness of the audio tracks that were not silent; about four times a second.
     AudioLevels(Vec<AudioLevel>),

@@ -109,10 +109,8 @@ fn send() -> impl Strategy<Value = SendSection> {
 }
 
 fn target() -> impl Strategy<Value = SubscriptionTarget> {
-    any::<(bool, u8, u8)>().prop_map(|(enabled, max_spatial, max_temporal)| SubscriptionTarget {
-        enabled,
-        max_spatial,
-        max_temporal,
+    any::<(bool, u8, u8, u32)>().prop_map(|(enabled, max_spatial, max_temporal, priority)| {
+        SubscriptionTarget { enabled, max_spatial, max_temporal, priority }
     })
 }
 

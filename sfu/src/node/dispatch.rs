@@ -32,7 +32,9 @@ async fn dispatch(node: &Node, shard: usize, event: ShardEvent) {
             return;
         }
         ShardEvent::LayerLive { track, .. } => node.directory.of_track(*track),
-        ShardEvent::NotEncrypted { track } => node.directory.of_track(*track),
+        ShardEvent::NotEncrypted { track } | ShardEvent::StreamPaused { track, .. } => {
+            node.directory.of_track(*track)
+        }
         ShardEvent::AudioLevels(levels) => {
             let by_room = split(levels, |l: &AudioLevel| node.directory.of_track(l.track));
             for (room, levels) in by_room {

@@ -106,6 +106,7 @@ impl Room {
             ShardEvent::Data { peer, label, payload } => self.data_received(peer, label, &payload, step),
             ShardEvent::LayerLive { track, codec, .. } => self.layer_live(track, codec),
             ShardEvent::NotEncrypted { track } => self.not_encrypted(track, step),
+            ShardEvent::StreamPaused { track, sub, paused } => self.stream_paused(track, sub, paused, step),
             ShardEvent::AudioLevels(levels) => self.audio_levels(&levels, step),
             ShardEvent::Quality(peers) => self.peer_quality(&peers),
             ShardEvent::Stats(_) => {}

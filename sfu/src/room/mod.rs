@@ -244,9 +244,9 @@ impl Room {
             ShardEvent::PeerConnected { peer }
             | ShardEvent::PeerClosed { peer, .. }
             | ShardEvent::Data { peer, .. } => self.peers.contains_key(peer),
-            ShardEvent::LayerLive { track, .. } | ShardEvent::NotEncrypted { track } => {
-                self.tracks.contains_key(track)
-            }
+            ShardEvent::LayerLive { track, .. }
+            | ShardEvent::NotEncrypted { track }
+            | ShardEvent::StreamPaused { track, .. } => self.tracks.contains_key(track),
             ShardEvent::AudioLevels(_) | ShardEvent::Quality(_) => true,
             ShardEvent::Stats(_) => false,
         }

@@ -8,7 +8,7 @@ use proto::signal_response::Message;
 use sfu_media::command::{SendSection, ShardCommand, SubscriptionTarget};
 use sfu_media::ids::{SubId, TrackId};
 
-use super::participant::Key;
+use super::participant::{Key, Participant};
 use super::sdp::SendTrack;
 use super::{Room, Step};
 
@@ -275,6 +275,22 @@ impl Room {
                 }
             }
         }
+    }
+
+    /// A subscriber's path no longer carries a track, or does again: its page says so instead of showing a frozen picture.
+    pub(super) fn stream_paused(&mut self, track_id: TrackId, sub: SubId, paused: bool, step: &mut Step<'_>) {
+        let Some(track) = self.tracks.get(&track_id) else { return };
+        let Some(publisher) = self.participants.get(&track.publisher) else { return };
+        let of = |p: &&Participant| p.subs.get(&track_id).is_some_and(|have| have.sub == sub);
+        let Some(subscriber) = self.participants.values().find(of) else { return };
+        let state = if paused { proto::StreamState::Paused } else { proto::StreamState::Active };
+        let info = proto::StreamStateInfo {
+            participant_sid: publisher.sid.clone(),
+            track_sid: track.sid().to_owned(),
+            state: state as i32,
+        };
+        let update = proto::StreamStateUpdate { stream_states: vec![info] };
+        step.signal(subscriber.session, Message::StreamStateUpdate(update));
     }
 
     /// The layers of a track changed: the same wishes may mean other layers.

@@ -143,7 +143,7 @@ impl Subscriber {
     }
 
     pub(super) fn target(&mut self, max_spatial: u8, max_temporal: u8) {
-        self.forwarder.set_target(SubscriptionTarget { enabled: true, max_spatial, max_temporal });
+        self.forwarder.set_target(SubscriptionTarget { max_spatial, max_temporal, ..Default::default() });
     }
 
     pub(super) fn forward(&mut self, meta: &PacketMeta, payload: &[u8]) -> Result<Got, DropReason> {

@@ -3,7 +3,7 @@ use crate::outbound::test_kit::{inner, key, ms, start, temporal, video};
 
 fn selector(max_spatial: u8, max_temporal: u8) -> LayerSelector {
     let mut s = LayerSelector::new(MediaKind::Video);
-    s.set_target(SubscriptionTarget { enabled: true, max_spatial, max_temporal });
+    s.set_target(SubscriptionTarget { max_spatial, max_temporal, ..Default::default() });
     s
 }
 
@@ -65,7 +65,7 @@ fn a_lower_target_waits_for_its_key_frame() {
     let mut s = selector(2, 9);
     s.decide(&key(video(2, 1, 0, 0)));
     s.decide(&video(0, 1, 0, 0));
-    s.set_target(SubscriptionTarget { enabled: true, max_spatial: 1, max_temporal: 9 });
+    s.set_target(SubscriptionTarget { max_spatial: 1, max_temporal: 9, ..Default::default() });
     assert_eq!(s.wants_key_frame(), Some(0), "layer 1 does not exist");
     assert_eq!(s.decide(&video(2, 2, 0, 5)), FORWARD);
     assert_eq!(s.decide(&key(video(0, 2, 0, 5))), SWITCH);
@@ -81,10 +81,10 @@ fn a_target_below_all_layers_means_the_lowest() {
 fn disabled_sends_nothing_and_resumes_at_a_key_frame() {
     let mut s = selector(0, 9);
     s.decide(&key(video(0, 1, 0, 0)));
-    s.set_target(SubscriptionTarget { enabled: false, max_spatial: 0, max_temporal: 9 });
+    s.set_target(SubscriptionTarget { enabled: false, ..Default::default() });
     assert_eq!(s.decide(&key(video(0, 2, 0, 0))), NOT_SELECTED);
     assert_eq!(s.wants_key_frame(), None);
-    s.set_target(SubscriptionTarget { enabled: true, max_spatial: 0, max_temporal: 9 });
+    s.set_target(SubscriptionTarget { max_spatial: 0, max_temporal: 9, ..Default::default() });
     assert_eq!(s.wants_key_frame(), Some(0));
     assert_eq!(s.decide(&video(0, 3, 0, 0)), WAIT);
     assert_eq!(s.decide(&key(video(0, 4, 0, 0))), SWITCH);
@@ -97,14 +97,14 @@ fn temporal_layers_go_at_a_frame_and_come_back_at_a_key_frame() {
     let mut s = selector(0, 2);
     s.decide(&key(video(0, 1, 0, 0)));
     assert_eq!(s.decide(&temporal(video(0, 2, 10, 0), 2)), FORWARD);
-    s.set_target(SubscriptionTarget { enabled: true, max_spatial: 0, max_temporal: 0 });
+    s.set_target(SubscriptionTarget { max_spatial: 0, max_temporal: 0, ..Default::default() });
     // The frame that was begun is finished.
     let mut rest = temporal(video(0, 3, 10, 0), 2);
     rest.info.frame_start = false;
     assert_eq!(s.decide(&rest), FORWARD);
     assert_eq!(s.decide(&temporal(video(0, 4, 20, 0), 1)), LEFT_OUT);
     assert_eq!(s.decide(&video(0, 5, 30, 0)), FORWARD);
-    s.set_target(SubscriptionTarget { enabled: true, max_spatial: 0, max_temporal: 1 });
+    s.set_target(SubscriptionTarget { max_spatial: 0, max_temporal: 1, ..Default::default() });
     assert_eq!(s.wants_key_frame(), Some(0));
     assert_eq!(s.decide(&temporal(video(0, 6, 40, 0), 1)), LEFT_OUT);
     assert_eq!(s.decide(&key(video(0, 7, 50, 0))), FORWARD);
@@ -120,11 +120,11 @@ fn inner_layers_end_with_a_marker() {
     assert_eq!(s.decide(&picture(1, 1)), FORWARD);
     assert_eq!(s.decide(&picture(2, 2)), LEFT_OUT);
     assert_eq!(s.wants_key_frame(), None);
-    s.set_target(SubscriptionTarget { enabled: true, max_spatial: 0, max_temporal: 9 });
+    s.set_target(SubscriptionTarget { max_spatial: 0, max_temporal: 9, ..Default::default() });
     assert_eq!(s.decide(&picture(3, 0)), FORWARD);
     assert_eq!(s.decide(&picture(4, 1)), LEFT_OUT);
     assert_eq!(s.decide(&picture(5, 2)), LEFT_OUT);
-    s.set_target(SubscriptionTarget { enabled: true, max_spatial: 2, max_temporal: 9 });
+    s.set_target(SubscriptionTarget { max_spatial: 2, max_temporal: 9, ..Default::default() });
     assert_eq!(s.wants_key_frame(), Some(0));
     assert_eq!(s.decide(&picture(6, 0)), FORWARD);
     assert_eq!(s.decide(&picture(7, 1)), LEFT_OUT);
