@@ -1,6 +1,7 @@
 //! A client: one `RTCPeerConnection` against the relay, media and data included.
 
 mod data;
+mod feedback;
 mod frames;
 mod rtp;
 mod secure;
@@ -23,6 +24,7 @@ pub use source::{LayerConfig, Source, SourceConfig};
 
 use crate::command::{Fingerprint, IceCredentials, RemoteTransport};
 use data::Data;
+use feedback::Arrivals;
 use secure::{Secure, SecureOutput};
 
 /// Time between checks until one succeeds.
@@ -70,6 +72,10 @@ pub struct Bot {
     next_report: Instant,
     start: Instant,
     twcc: u16,
+    arrivals: Arrivals,
+    /// An SSRC that came, which feedback must name.
+    some_ssrc: u32,
+    answers_twcc: bool,
     vanished: bool,
     sources: BTreeMap<u32, Source>,
     sinks: BTreeMap<u32, Sink>,
@@ -104,6 +110,9 @@ impl Bot {
             next_report: now,
             start: now,
             twcc: 65_500,
+            arrivals: Arrivals::default(),
+            some_ssrc: 0,
+            answers_twcc: true,
             vanished: false,
             sources: BTreeMap::new(),
             sinks: BTreeMap::new(),
@@ -144,6 +153,11 @@ impl Bot {
         };
         self.ice = IceCredentials { ufrag: word(8), pwd: word(24) };
         self.description()
+    }
+
+    /// Whether it reports the arrivals of transport-wide numbers; it does from the start.
+    pub fn set_feedback(&mut self, answers: bool) {
+        self.answers_twcc = answers;
     }
 
     /// Says nothing more, as when the power fails.
@@ -299,6 +313,7 @@ impl Bot {
             self.data.as_ref().and_then(|data| data.poll_timeout()),
             ready.then_some(self.next_tick),
             ready.then_some(self.next_report),
+            self.arrivals.poll_timeout().filter(|_| ready),
         ]
         .into_iter()
         .chain(self.sources.values().filter(|_| ready).map(Source::next))
@@ -334,6 +349,9 @@ impl Bot {
             source.send(&mut self.twcc, &mut packets, now);
         }
         self.send_media(packets);
+        for report in self.arrivals.reports(OWN_SSRC, self.some_ssrc, now) {
+            self.send_rtcp(&report);
+        }
         if self.next_tick <= now {
             self.next_tick = now + TICK;
             let lost: Vec<_> =
@@ -402,8 +420,13 @@ impl Bot {
             return;
         };
         let ssrc = parsed.head.ssrc;
-        if parsed.extensions.iter().any(|(id, _)| *id == TWCC_ID) {
+        if let Some((_, number)) = parsed.extensions.iter().find(|(id, _)| *id == TWCC_ID) {
             self.stats.twcc_numbered += 1;
+            if let ([hi, lo], true) = (number, self.answers_twcc) {
+                let since_start = now.duration_since(self.start);
+                self.arrivals.record(u16::from_be_bytes([*hi, *lo]), since_start, now);
+                self.some_ssrc = ssrc;
+            }
         }
         let sink =
             self.sinks.values_mut().find(|s| s.config().ssrc == ssrc || s.config().rtx_ssrc == Some(ssrc));
