@@ -17,6 +17,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod bwe;
 pub mod command;
 pub mod drop_reason;
 pub mod ids;
