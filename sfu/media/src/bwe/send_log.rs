@@ -175,8 +175,8 @@ mod tests {
         let mut bytes = Vec::new();
         write_twcc(&mut bytes, Ssrc(1), Ssrc(2), base, 0, &arrivals);
         let mut out = Vec::new();
-        for packet in parse(&bytes).unwrap() {
-            if let Rtcp::Twcc(feedback) = packet {
+        for packet in parse(&bytes) {
+            if let Ok(Rtcp::TransportCc(feedback)) = packet {
                 log.on_feedback(&feedback, now, &mut out);
             }
         }
