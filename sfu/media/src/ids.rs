@@ -1,6 +1,7 @@
 //! Identifiers and wire numbers, one type per meaning.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use arrayvec::ArrayString;
 
@@ -37,6 +38,36 @@ wire_id! {
 wire_id! {
     /// RTP payload type, 0 to 127.
     Pt(u8)
+}
+
+wire_id! {
+    /// One TCP connection of a shard, from its being accepted to its end. Never reused: a client that connects again
+    /// from the same port is another.
+    TcpId(u64)
+}
+
+/// Where a datagram came from or goes to: a UDP address, or a TCP connection that carries datagrams in frames
+/// ([RFC 4571](https://www.rfc-editor.org/rfc/rfc4571)). Equal addresses of the two are two paths.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Remote {
+    /// The other end's address.
+    pub addr: SocketAddr,
+    /// The connection; `None` for UDP.
+    pub tcp: Option<TcpId>,
+}
+
+impl Remote {
+    /// The far end of a TCP connection.
+    pub fn tcp(addr: SocketAddr, connection: TcpId) -> Self {
+        Self { addr, tcp: Some(connection) }
+    }
+}
+
+impl From<SocketAddr> for Remote {
+    /// A UDP address.
+    fn from(addr: SocketAddr) -> Self {
+        Self { addr, tcp: None }
+    }
 }
 
 /// Media section identification, `a=mid` and the SDES MID header extension

@@ -2,12 +2,14 @@
 
 use std::net::SocketAddr;
 
+use crate::ids::{Remote, TcpId};
+
 /// Most segments in one [`Transmit`]: the kernel's `UDP_MAX_SEGMENTS` was 64 before Linux 6.9.
 const MAX_SEGMENTS: usize = 64;
 /// Most bytes in one [`Transmit`]; UDP over IPv4 carries 65,507.
 const MAX_TRANSMIT: usize = 65_000;
 
-/// A run of datagrams to one destination that lie back to back in the queue's buffer.
+/// A run of datagrams to one UDP address that lie back to back in the queue's buffer.
 ///
 /// All have `segment` bytes but the last, which may be shorter: what `UDP_SEGMENT` takes in one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,13 +31,25 @@ impl Transmit {
     }
 }
 
+/// One datagram for a TCP connection, still without the length before it
+/// ([RFC 4571 section 2](https://www.rfc-editor.org/rfc/rfc4571#section-2)).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Frame {
+    addr: SocketAddr,
+    connection: TcpId,
+    offset: usize,
+    len: usize,
+}
+
 /// Datagrams waiting to be sent. Grows to the largest batch once and is then reused without allocating.
 #[derive(Debug, Default)]
 pub struct TxQueue {
     buf: Vec<u8>,
     /// End of what is committed; bytes behind it are scratch.
     end: usize,
-    transmits: Vec<Transmit>,
+    runs: Vec<Transmit>,
+    frames: Vec<Frame>,
+    count: usize,
 }
 
 impl TxQueue {
@@ -54,7 +68,7 @@ impl TxQueue {
     }
 
     /// Copies a finished datagram into the queue.
-    pub fn push(&mut self, dst: SocketAddr, datagram: &[u8]) {
+    pub fn push(&mut self, dst: impl Into<Remote>, datagram: &[u8]) {
         let mut slot = self.reserve(datagram.len());
         slot.bytes().copy_from_slice(datagram);
         slot.commit(dst, datagram.len());
@@ -65,21 +79,37 @@ impl TxQueue {
         &self.buf[..self.end]
     }
 
-    /// The runs, in order.
-    pub fn transmits(&self) -> &[Transmit] {
-        &self.transmits
+    /// The runs for UDP, in order.
+    pub fn runs(&self) -> &[Transmit] {
+        &self.runs
     }
 
-    /// Each datagram by itself, in order.
-    pub fn datagrams(&self) -> impl Iterator<Item = (SocketAddr, &[u8])> {
-        self.transmits.iter().flat_map(|t| {
-            self.buf[t.offset..t.offset + t.len].chunks(t.segment.max(1)).map(move |chunk| (t.dst, chunk))
-        })
+    /// The datagrams for TCP connections, in order.
+    pub fn frames(&self) -> impl Iterator<Item = (TcpId, &[u8])> {
+        self.frames.iter().map(|f| (f.connection, &self.buf[f.offset..f.offset + f.len]))
+    }
+
+    /// Each datagram by itself: first those for UDP, then those for TCP, in order.
+    pub fn datagrams(&self) -> impl Iterator<Item = (Remote, &[u8])> {
+        let udp = self.runs.iter().flat_map(|run| {
+            let chunks = self.buf[run.offset..run.offset + run.len].chunks(run.segment.max(1));
+            chunks.map(move |chunk| (run.dst.into(), chunk))
+        });
+        let tcp = self
+            .frames
+            .iter()
+            .map(|f| (Remote::tcp(f.addr, f.connection), &self.buf[f.offset..f.offset + f.len]));
+        udp.chain(tcp)
     }
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.transmits.is_empty()
+        self.count == 0
+    }
+
+    /// Datagrams that wait.
+    pub fn count(&self) -> usize {
+        self.count
     }
 
     /// Bytes that wait.
@@ -90,17 +120,25 @@ impl TxQueue {
     /// Forgets everything, keeps the memory.
     pub fn clear(&mut self) {
         self.end = 0;
-        self.transmits.clear();
+        self.count = 0;
+        self.runs.clear();
+        self.frames.clear();
     }
 
-    fn commit(&mut self, dst: SocketAddr, len: usize) {
+    fn commit(&mut self, dst: Remote, len: usize) {
         debug_assert!(len > 0);
         let offset = self.end;
         self.end += len;
-        if let Some(last) = self.transmits.last_mut() {
+        self.count += 1;
+        let Remote { addr: dst, tcp } = dst;
+        if let Some(connection) = tcp {
+            return self.frames.push(Frame { addr: dst, connection, offset, len });
+        }
+        if let Some(last) = self.runs.last_mut() {
             let open = last.len % last.segment == 0;
             if last.dst == dst
                 && open
+                && last.offset + last.len == offset
                 && len <= last.segment
                 && last.len + len <= MAX_TRANSMIT
                 && last.len / last.segment < MAX_SEGMENTS
@@ -109,7 +147,7 @@ impl TxQueue {
                 return;
             }
         }
-        self.transmits.push(Transmit { dst, offset, len, segment: len });
+        self.runs.push(Transmit { dst, offset, len, segment: len });
     }
 }
 
@@ -128,10 +166,10 @@ impl TxSlot<'_> {
     }
 
     /// Makes the first `len` bytes a datagram for `dst`. Zero bytes are no datagram and leave no trace.
-    pub fn commit(self, dst: SocketAddr, len: usize) {
+    pub fn commit(self, dst: impl Into<Remote>, len: usize) {
         assert!(len <= self.max_len, "a slot holds {} bytes, not {len}", self.max_len);
         if len > 0 {
-            self.queue.commit(dst, len);
+            self.queue.commit(dst.into(), len);
         }
     }
 }
@@ -151,8 +189,7 @@ mod tests {
             q.push(to(1), &vec![7; len]);
         }
         q.push(to(2), &[1; 100]);
-        let runs: Vec<_> =
-            q.transmits().iter().map(|t| (t.dst.port(), t.len, t.segment, t.datagrams())).collect();
+        let runs: Vec<_> = q.runs().iter().map(|t| (t.dst.port(), t.len, t.segment, t.datagrams())).collect();
         // A shorter datagram closes its run.
         assert_eq!(runs, [(1, 360, 100, 4), (1, 100, 100, 1), (2, 100, 100, 1)]);
         let sizes: Vec<_> = q.datagrams().map(|(_, d)| d.len()).collect();
@@ -165,7 +202,7 @@ mod tests {
         q.reserve(50).bytes().fill(9);
         assert!(q.is_empty());
         q.push(to(1), b"abc");
-        assert_eq!(q.datagrams().collect::<Vec<_>>(), [(to(1), &b"abc"[..])]);
+        assert_eq!(q.datagrams().collect::<Vec<_>>(), [(to(1).into(), &b"abc"[..])]);
         q.clear();
         assert!(q.is_empty() && q.buffer().is_empty());
     }
@@ -176,7 +213,26 @@ mod tests {
         for _ in 0..200 {
             q.push(to(1), &[0; 1200]);
         }
-        assert!(q.transmits().iter().all(|t| t.len <= MAX_TRANSMIT && t.datagrams() <= MAX_SEGMENTS));
+        assert!(q.runs().iter().all(|t| t.len <= MAX_TRANSMIT && t.datagrams() <= MAX_SEGMENTS));
         assert_eq!(q.datagrams().count(), 200);
+    }
+
+    #[test]
+    fn a_frame_for_tcp_is_no_part_of_a_run() {
+        let mut q = TxQueue::new();
+        let (tcp, again) = (Remote::tcp(to(1), TcpId(1)), Remote::tcp(to(1), TcpId(2)));
+        for dst in [to(1).into(), to(1).into(), tcp, to(1).into(), again] {
+            q.push(dst, &[7; 100]);
+        }
+        assert_eq!(q.runs().iter().map(|t| (t.offset, t.len)).collect::<Vec<_>>(), [(0, 200), (300, 100)]);
+        assert_eq!(
+            q.frames().map(|(id, f)| (id, f.len())).collect::<Vec<_>>(),
+            [(TcpId(1), 100), (TcpId(2), 100)]
+        );
+        let udp = Remote::from(to(1));
+        assert_eq!(q.datagrams().map(|(dst, _)| dst).collect::<Vec<_>>(), [udp, udp, udp, tcp, again]);
+        assert_eq!((q.count(), q.len()), (5, 500));
+        q.clear();
+        assert!(q.is_empty() && q.datagrams().next().is_none());
     }
 }

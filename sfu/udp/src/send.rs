@@ -35,7 +35,7 @@ pub(crate) struct Sender {
 impl Sender {
     pub(crate) fn send(&mut self, queue: &TxQueue) -> SendReport {
         let mut report = SendReport::default();
-        let mut rest = queue.transmits();
+        let mut rest = queue.runs();
         while !rest.is_empty() {
             let used = if self.gso { rest.len().min(MESSAGES) } else { 1 };
             let (now, later) = rest.split_at(used);

@@ -77,7 +77,7 @@ fn an_unreachable_destination_costs_only_its_own_datagrams() {
     queue.push(into.local_addr().unwrap(), b"before");
     // An IPv4 socket reaches no IPv6 address; a run of three asks for segmentation as well.
     for _ in 0..3 {
-        queue.push("[::1]:9".parse().unwrap(), b"nowhere");
+        queue.push("[::1]:9".parse::<SocketAddr>().unwrap(), b"nowhere");
     }
     queue.push(into.local_addr().unwrap(), b"after");
     let report = out.send(&queue);

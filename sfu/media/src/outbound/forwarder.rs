@@ -1,6 +1,5 @@
 //! One track as sent to one subscriber.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
@@ -15,7 +14,7 @@ use super::rtx::{MAX_RESENDS, RtxCounter, too_soon};
 use super::twcc_seq::TwccSeqCounter;
 use crate::command::{Codec, CodecParams, Extension, MediaKind, SendSection, SubscriptionTarget};
 use crate::drop_reason::DropReason;
-use crate::ids::{ExtSeq, Pt, SeqNo, Ssrc};
+use crate::ids::{ExtSeq, Pt, Remote, SeqNo, Ssrc};
 use crate::inbound::{PacketMeta, PacketStore, SenderReport};
 use crate::rtcp::ReportBlock;
 use crate::rtcp::write::SenderInfo;
@@ -159,7 +158,7 @@ impl Forwarder {
         meta: &PacketMeta,
         payload: &[u8],
         seal: &mut SrtpSeal,
-        dst: SocketAddr,
+        dst: Remote,
         twcc: &mut TwccSeqCounter,
         tx: &mut TxQueue,
         now: Instant,
@@ -240,7 +239,7 @@ impl Forwarder {
         lost: SeqNo,
         stores: impl Fn(u8) -> Option<&'a PacketStore>,
         seal: &mut SrtpSeal,
-        dst: SocketAddr,
+        dst: Remote,
         twcc: &mut TwccSeqCounter,
         tx: &mut TxQueue,
         now: Instant,
@@ -357,7 +356,7 @@ impl Forwarder {
         &self,
         packet: &Outgoing<'_>,
         seal: &mut SrtpSeal,
-        dst: SocketAddr,
+        dst: Remote,
         twcc: &mut TwccSeqCounter,
         tx: &mut TxQueue,
         now: Instant,

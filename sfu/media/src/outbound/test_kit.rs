@@ -147,7 +147,7 @@ impl Subscriber {
     }
 
     pub(super) fn forward(&mut self, meta: &PacketMeta, payload: &[u8]) -> Result<Got, DropReason> {
-        let to = SocketAddr::from(([127, 0, 0, 1], 9));
+        let to = SocketAddr::from(([127, 0, 0, 1], 9)).into();
         let Self { forwarder, seal, twcc, tx, .. } = self;
         forwarder.forward(meta, payload, seal, to, twcc, tx, meta.received)?;
         Ok(self.receive())
@@ -159,7 +159,7 @@ impl Subscriber {
         stores: &[&PacketStore],
         now: Instant,
     ) -> Result<Got, DropReason> {
-        let to = SocketAddr::from(([127, 0, 0, 1], 9));
+        let to = SocketAddr::from(([127, 0, 0, 1], 9)).into();
         let Self { forwarder, seal, twcc, tx, .. } = self;
         let stores = |stream: u8| stores.get(usize::from(stream)).copied();
         forwarder.retransmit(lost, stores, seal, to, twcc, tx, now)?;

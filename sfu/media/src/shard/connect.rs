@@ -1,12 +1,12 @@
 //! The life of a peer's transport: checks, handshake, data channels, end.
 
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::Shard;
 use super::peers::PeerKey;
 use crate::command::ShardEvent;
 use crate::drop_reason::DropReason;
+use crate::ids::Remote;
 use crate::transport::{TransportEvent, stun};
 use crate::tx::TxQueue;
 
@@ -16,7 +16,7 @@ pub(super) const MIN_REST: Duration = Duration::from_millis(1);
 impl Shard {
     pub(super) fn stun(
         &mut self,
-        from: SocketAddr,
+        from: Remote,
         datagram: &[u8],
         tx: &mut TxQueue,
         now: Instant,
@@ -39,7 +39,7 @@ impl Shard {
 
     pub(super) fn dtls(
         &mut self,
-        from: SocketAddr,
+        from: Remote,
         datagram: &mut [u8],
         tx: &mut TxQueue,
         now: Instant,

@@ -1,19 +1,18 @@
 //! RTCP from peers: reports, key-frame requests, retransmission requests.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Shard;
 use super::peers::PeerKey;
 use crate::drop_reason::DropReason;
-use crate::ids::{RtpTime, Ssrc};
+use crate::ids::{Remote, RtpTime, Ssrc};
 use crate::rtcp::{self, ReportBlock, Rtcp};
 use crate::tx::TxQueue;
 
 impl Shard {
     pub(super) fn rtcp(
         &mut self,
-        from: SocketAddr,
+        from: Remote,
         datagram: &mut [u8],
         tx: &mut TxQueue,
         now: Instant,

@@ -1,6 +1,5 @@
 //! From a publisher's datagram to the packets that may be forwarded.
 
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use super::Shard;
@@ -10,7 +9,7 @@ use super::timers::Timer;
 use super::tracks::{Stream, StreamKey, TrackKey};
 use crate::command::ShardEvent;
 use crate::drop_reason::DropReason;
-use crate::ids::{ExtSeq, Ssrc};
+use crate::ids::{ExtSeq, Remote, Ssrc};
 use crate::inbound::{InboundConfig, InboundStream};
 use crate::rtp::{ExtensionValues, RtpHeader};
 use crate::tx::TxQueue;
@@ -18,7 +17,7 @@ use crate::tx::TxQueue;
 impl Shard {
     pub(super) fn rtp(
         &mut self,
-        from: SocketAddr,
+        from: Remote,
         datagram: &mut [u8],
         tx: &mut TxQueue,
         now: Instant,

@@ -21,7 +21,6 @@ mod timers;
 mod tracks;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,13 +29,13 @@ use rand::rngs::SmallRng;
 
 use crate::command::{ShardCommand, ShardEvent};
 use crate::drop_reason::DropReason;
-use crate::ids::ExtSeq;
+use crate::ids::{ExtSeq, Remote};
 use crate::outbound::NtpClock;
 use crate::rtcp::ReportBlock;
 use crate::stats::ShardStats;
 use crate::transport::demux::{self, Protocol};
 use crate::transport::{DtlsCertificate, TransportTimeouts};
-use crate::tx::{Transmit, TxQueue};
+use crate::tx::TxQueue;
 use peers::Peers;
 use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
@@ -112,11 +111,17 @@ impl Shard {
     }
 
     /// Takes one datagram. It is decrypted in place.
-    pub fn handle_datagram(&mut self, from: SocketAddr, datagram: &mut [u8], tx: &mut TxQueue, now: Instant) {
+    pub fn handle_datagram(
+        &mut self,
+        from: impl Into<Remote>,
+        datagram: &mut [u8],
+        tx: &mut TxQueue,
+        now: Instant,
+    ) {
         let mark = Self::mark(tx);
         self.stats.datagrams_in += 1;
         self.stats.bytes_in += datagram.len() as u64;
-        if let Err(reason) = self.route_datagram(from, datagram, tx, now) {
+        if let Err(reason) = self.route_datagram(from.into(), datagram, tx, now) {
             self.stats.drop(reason);
         }
         self.count_sent(mark, tx);
@@ -155,7 +160,7 @@ impl Shard {
 impl Shard {
     fn route_datagram(
         &mut self,
-        from: SocketAddr,
+        from: Remote,
         datagram: &mut [u8],
         tx: &mut TxQueue,
         now: Instant,
@@ -169,15 +174,12 @@ impl Shard {
     }
 
     fn mark(tx: &TxQueue) -> SentMark {
-        let runs = tx.transmits();
-        SentMark { runs: runs.len(), in_last: runs.last().map_or(0, Transmit::datagrams), bytes: tx.len() }
+        SentMark { datagrams: tx.count(), bytes: tx.len() }
     }
 
     /// Counts what was queued since the mark.
     fn count_sent(&mut self, mark: SentMark, tx: &TxQueue) {
-        let from = mark.runs.saturating_sub(1);
-        let datagrams: usize = tx.transmits().iter().skip(from).map(Transmit::datagrams).sum();
-        self.stats.datagrams_out += (datagrams - mark.in_last) as u64;
+        self.stats.datagrams_out += (tx.count() - mark.datagrams) as u64;
         self.stats.bytes_out += (tx.len() - mark.bytes) as u64;
     }
 }
@@ -185,8 +187,6 @@ impl Shard {
 /// Where the send queue ended before an input.
 #[derive(Debug, Clone, Copy)]
 struct SentMark {
-    runs: usize,
-    /// Datagrams of the last run, which may have grown since.
-    in_last: usize,
+    datagrams: usize,
     bytes: usize,
 }

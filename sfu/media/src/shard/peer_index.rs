@@ -1,10 +1,10 @@
 //! From what a datagram shows - its source address or a STUN user name - to the peer.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::peers::PeerKey;
+use crate::ids::Remote;
 
 /// How long after its owner's last valid check an address may not be taken over by another peer.
 ///
@@ -22,13 +22,13 @@ struct Owner {
 /// Addresses that passed a check, and local user name fragments.
 #[derive(Debug, Default)]
 pub(crate) struct PeerIndex {
-    by_addr: HashMap<SocketAddr, Owner>,
+    by_addr: HashMap<Remote, Owner>,
     by_ufrag: HashMap<String, PeerKey>,
 }
 
 impl PeerIndex {
     /// The peer whose check from this address was valid.
-    pub(crate) fn by_addr(&self, from: SocketAddr) -> Option<PeerKey> {
+    pub(crate) fn by_addr(&self, from: Remote) -> Option<PeerKey> {
         self.by_addr.get(&from).map(|owner| owner.peer)
     }
 
@@ -38,20 +38,20 @@ impl PeerIndex {
     }
 
     /// Whether a check of `peer` from this address may be answered: nobody else uses the address now.
-    pub(crate) fn may_claim(&self, from: SocketAddr, peer: PeerKey, now: Instant) -> bool {
+    pub(crate) fn may_claim(&self, from: Remote, peer: PeerKey, now: Instant) -> bool {
         self.by_addr.get(&from).is_none_or(|owner| {
             owner.peer == peer || now.saturating_duration_since(owner.checked) > OWNED_FOR
         })
     }
 
     /// A check of `peer` from this address was valid. Returns the peer that the address was taken from.
-    pub(crate) fn claim(&mut self, from: SocketAddr, peer: PeerKey, now: Instant) -> Option<PeerKey> {
+    pub(crate) fn claim(&mut self, from: Remote, peer: PeerKey, now: Instant) -> Option<PeerKey> {
         let before = self.by_addr.insert(from, Owner { peer, checked: now });
         before.map(|owner| owner.peer).filter(|owner| *owner != peer)
     }
 
     /// Forgets an address, if it is this peer's.
-    pub(crate) fn release(&mut self, from: SocketAddr, peer: PeerKey) {
+    pub(crate) fn release(&mut self, from: Remote, peer: PeerKey) {
         if self.by_addr(from) == Some(peer) {
             self.by_addr.remove(&from);
         }
@@ -78,6 +78,8 @@ impl PeerIndex {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::shard::slots::Key;
     use crate::sim::clock;
@@ -85,7 +87,7 @@ mod tests {
     #[test]
     fn an_address_in_use_is_not_taken_over() {
         let t = clock::epoch();
-        let addr = SocketAddr::from(([192, 0, 2, 1], 5000));
+        let addr = Remote::from(SocketAddr::from(([192, 0, 2, 1], 5000)));
         let (victim, thief): (PeerKey, PeerKey) = (Key::for_test(0, 1), Key::for_test(1, 2));
         let mut index = PeerIndex::default();
         assert!(index.may_claim(addr, victim, t));

@@ -1,7 +1,6 @@
 //! The transports of a shard and what each of them owns.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::time::Instant;
 
 use arrayvec::ArrayVec;
@@ -11,7 +10,7 @@ use super::router::Router;
 use super::slots::{Key, Slots};
 use super::subscriptions::SubKey;
 use super::tracks::TrackKey;
-use crate::ids::{Mid, PeerId, Ssrc};
+use crate::ids::{Mid, PeerId, Remote, Ssrc};
 use crate::inbound::TwccRecorder;
 use crate::outbound::TwccSeqCounter;
 use crate::transport::Transport;
@@ -28,7 +27,7 @@ pub(crate) struct Peer {
     pub(crate) id: PeerId,
     pub(crate) transport: Transport,
     /// Addresses that the index leads here from.
-    addrs: ArrayVec<SocketAddr, MAX_ADDRS>,
+    addrs: ArrayVec<Remote, MAX_ADDRS>,
     /// User name fragments that the index leads here from.
     ufrags: Vec<String>,
     /// What it may send, and the SSRCs that it sends on.
@@ -143,18 +142,18 @@ impl Peers {
     }
 
     /// The peer that a datagram other than STUN is from: its address passed a check and is still valid.
-    pub(crate) fn at(&self, from: SocketAddr) -> Option<PeerKey> {
+    pub(crate) fn at(&self, from: Remote) -> Option<PeerKey> {
         let key = self.index.by_addr(from)?;
         self.get(key)?.transport.accepts(from).then_some(key)
     }
 
     /// The peer that a check names, if it may use the address that the check came from.
-    pub(crate) fn named(&self, ufrag: &str, from: SocketAddr, now: Instant) -> Option<PeerKey> {
+    pub(crate) fn named(&self, ufrag: &str, from: Remote, now: Instant) -> Option<PeerKey> {
         self.index.by_ufrag(ufrag).filter(|key| self.index.may_claim(from, *key, now))
     }
 
     /// A check from this address was valid: datagrams from there are this peer's from now on.
-    pub(crate) fn learn_addr(&mut self, key: PeerKey, from: SocketAddr, now: Instant) {
+    pub(crate) fn learn_addr(&mut self, key: PeerKey, from: Remote, now: Instant) {
         if let Some(before) = self.index.claim(from, key, now)
             && let Some(peer) = self.slots.get_mut(before)
         {

@@ -445,16 +445,16 @@ impl World {
 
     /// Puts what the shard wants to send on the network, and takes its events.
     fn deliver(&mut self) {
-        self.runs.0 += self.tx.transmits().len() as u64;
+        self.runs.0 += self.tx.runs().len() as u64;
         for (to, datagram) in self.tx.datagrams() {
             self.runs.1 += 1;
             if let (Some(128..=191), Some(kind)) = (datagram.first(), datagram.get(1))
                 && !(64..=95).contains(&(kind & 0x7f))
             {
                 let ssrc = u32::from_be_bytes([datagram[8], datagram[9], datagram[10], datagram[11]]);
-                *self.rtp_out.entry((to, ssrc)).or_default() += 1;
+                *self.rtp_out.entry((to.addr, ssrc)).or_default() += 1;
             }
-            self.net.send(RELAY, to, datagram, self.now);
+            self.net.send(RELAY, to.addr, datagram, self.now);
         }
         self.tx.clear();
         while let Some(event) = self.shard.poll_event() {
@@ -474,7 +474,7 @@ impl World {
                             self.shard.handle_command(command, &mut self.tx, self.now);
                         }
                         for (to, datagram) in self.tx.datagrams() {
-                            self.net.send(RELAY, to, datagram, self.now);
+                            self.net.send(RELAY, to.addr, datagram, self.now);
                         }
                         self.tx.clear();
                     }

@@ -6,7 +6,6 @@
 //! responses are 420 and 487, both to authenticated requests and both shorter than these.
 
 use std::fmt;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use arrayvec::{ArrayString, ArrayVec};
@@ -14,6 +13,7 @@ use arrayvec::{ArrayString, ArrayVec};
 use super::stun::{self, Class, IntegrityKey, Message, MessageWriter, Role};
 use crate::command::IceCredentials;
 use crate::drop_reason::DropReason;
+use crate::ids::Remote;
 
 /// Remote addresses that one peer may have at a time.
 const MAX_PAIRS: usize = 8;
@@ -40,7 +40,7 @@ impl From<IceCredentials> for LocalCredentials {
 /// An address that a check with MESSAGE-INTEGRITY came from.
 #[derive(Clone, Copy)]
 struct Pair {
-    remote: SocketAddr,
+    remote: Remote,
     /// Which restart its last check belonged to.
     generation: u32,
     last_check: Instant,
@@ -58,7 +58,7 @@ pub(super) struct IceLite {
     /// Counts local restarts.
     generation: u32,
     pairs: ArrayVec<Pair, MAX_PAIRS>,
-    selected: Option<SocketAddr>,
+    selected: Option<Remote>,
     consent: Duration,
 }
 
@@ -116,7 +116,7 @@ impl IceLite {
     /// Why it is dropped unanswered.
     pub(super) fn handle(
         &mut self,
-        from: SocketAddr,
+        from: Remote,
         datagram: &[u8],
         now: Instant,
     ) -> Result<Option<Response>, DropReason> {
@@ -160,7 +160,7 @@ impl IceLite {
             return Ok(Some(response));
         }
         let response = MessageWriter::new(Class::Success, message.transaction_id())
-            .xor_mapped_address(from)
+            .xor_mapped_address(from.addr)
             .finish(&local.key);
 
         let generation = if is_current { self.generation } else { self.generation.wrapping_sub(1) };
@@ -173,7 +173,7 @@ impl IceLite {
     }
 
     /// Notes that `from` passed a check.
-    fn validate(&mut self, from: SocketAddr, generation: u32, nominated: bool, now: Instant) {
+    fn validate(&mut self, from: Remote, generation: u32, nominated: bool, now: Instant) {
         match self.pairs.iter_mut().find(|pair| pair.remote == from) {
             Some(pair) => {
                 if pair.generation != generation {
@@ -225,12 +225,12 @@ impl IceLite {
     }
 
     /// Whether packets from `from` may be looked at.
-    pub(super) fn accepts(&self, from: SocketAddr) -> bool {
+    pub(super) fn accepts(&self, from: Remote) -> bool {
         self.pairs.iter().any(|pair| pair.remote == from)
     }
 
     /// Where to send.
-    pub(super) fn selected(&self) -> Option<SocketAddr> {
+    pub(super) fn selected(&self) -> Option<Remote> {
         self.selected
     }
 

@@ -20,7 +20,6 @@ pub mod stun;
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -31,6 +30,7 @@ pub use certificate::{CertificateError, DtlsCertificate};
 
 use crate::command::{CloseReason, DataChannelSpec, DataLabel, Fingerprint, IceCredentials, RemoteTransport};
 use crate::drop_reason::DropReason;
+use crate::ids::Remote;
 use crate::rtp::RtpHeader;
 use crate::srtp::{self, Opened, Profile, SrtpOpen, SrtpSeal};
 use crate::tx::TxQueue;
@@ -175,7 +175,7 @@ impl Transport {
     /// Why it was dropped unanswered.
     pub fn handle_stun(
         &mut self,
-        from: SocketAddr,
+        from: Remote,
         datagram: &[u8],
         tx: &mut TxQueue,
         now: Instant,
@@ -190,12 +190,12 @@ impl Transport {
     }
 
     /// Whether `from` passed a check: whether other packets from it may be looked at.
-    pub fn accepts(&self, from: SocketAddr) -> bool {
+    pub fn accepts(&self, from: Remote) -> bool {
         self.state != State::Closed && self.ice.accepts(from)
     }
 
     /// Where to send: the address nominated last, before any nomination the one checked last.
-    pub fn remote_addr(&self) -> Option<SocketAddr> {
+    pub fn remote(&self) -> Option<Remote> {
         self.ice.selected()
     }
 
@@ -205,7 +205,7 @@ impl Transport {
     /// Why all or some of it was dropped. An end of the connection is an event besides.
     pub fn handle_dtls(
         &mut self,
-        from: SocketAddr,
+        from: Remote,
         datagram: &mut [u8],
         tx: &mut TxQueue,
         now: Instant,
@@ -240,7 +240,7 @@ impl Transport {
     }
 
     /// What media to the client is sealed with and where it goes; `None` before there are keys and after the end.
-    pub fn seal_and_addr(&mut self) -> Option<(&mut SrtpSeal, SocketAddr)> {
+    pub fn seal_and_addr(&mut self) -> Option<(&mut SrtpSeal, Remote)> {
         let to = self.ice.selected()?;
         let (_, seal) = self.srtp.as_mut()?;
         Some((seal, to))

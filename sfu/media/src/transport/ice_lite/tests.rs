@@ -1,3 +1,5 @@
+use std::net::SocketAddr;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -9,8 +11,8 @@ fn credentials(ufrag: &str) -> IceCredentials {
     IceCredentials { ufrag: ufrag.into(), pwd: format!("password-of-{ufrag}-0123456789") }
 }
 
-fn address(port: u16) -> SocketAddr {
-    SocketAddr::from(([192, 0, 2, 1], port))
+fn address(port: u16) -> Remote {
+    SocketAddr::from(([192, 0, 2, 1], port)).into()
 }
 
 /// A check for `local` (and its password) by `remote`.
@@ -39,7 +41,7 @@ fn a_check_is_answered_with_the_address_it_came_from() {
     let response = Message::parse(&response).unwrap();
     assert_eq!(response.class(), Class::Success);
     assert_eq!(response.transaction_id(), &[7; 12]);
-    assert_eq!(response.xor_mapped_address(), Some(address(1)));
+    assert_eq!(response.xor_mapped_address(), Some(address(1).addr));
     assert_eq!(response.verify(&IntegrityKey::new(&credentials("relay").pwd)), Ok(()));
     assert!(ice.accepts(address(1)));
     assert!(!ice.accepts(address(2)));

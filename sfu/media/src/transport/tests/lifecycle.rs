@@ -18,7 +18,7 @@ use crate::tx::TxQueue;
 #[test]
 fn a_client_connects_and_media_flows_both_ways() {
     let mut pair = Pair::new();
-    assert!(!pair.relay.accepts(address(CLIENT)) && pair.relay.remote_addr().is_none());
+    assert!(!pair.relay.accepts(address(CLIENT)) && pair.relay.remote().is_none());
     assert!(pair.check(true));
     assert!(pair.relay.accepts(address(CLIENT)));
     assert!(pair.relay.seal_and_addr().is_none(), "no keys yet");
@@ -301,7 +301,7 @@ fn an_ice_restart_keeps_everything_running() {
     pair.ufrags = ("relay2", "client2");
     pair.from = address("203.0.113.5:50000");
     assert!(pair.check(true));
-    assert_eq!(pair.relay.remote_addr(), Some(pair.from));
+    assert_eq!(pair.relay.remote(), Some(pair.from));
     pair.exchange_media(2);
     pair.ufrags = ("relay", "client");
     assert!(!pair.check(true), "old credentials are gone");

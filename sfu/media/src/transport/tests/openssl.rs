@@ -8,7 +8,7 @@
 )]
 
 use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -94,6 +94,7 @@ fn run(
     let mut datagram = [0; 2048];
     while !done(&outcome.events, outcome.keys.as_deref()) && start.elapsed() < Duration::from_secs(10) {
         if let Ok((len, from)) = socket.recv_from(&mut datagram) {
+            let from = Remote::from(from);
             if !outcome.relay.accepts(from) {
                 check(&mut outcome.relay, from, start);
             }
@@ -101,7 +102,7 @@ fn run(
         }
         outcome.relay.handle_timeout(Instant::now(), &mut tx);
         for (to, datagram) in tx.datagrams() {
-            socket.send_to(datagram, to).unwrap();
+            socket.send_to(datagram, to.addr).unwrap();
         }
         tx.clear();
         outcome.events.extend(std::iter::from_fn(|| outcome.relay.poll_event()));
@@ -116,7 +117,7 @@ fn run(
 }
 
 /// The program knows no ICE: the test does the check for it.
-fn check(relay: &mut Transport, from: SocketAddr, now: Instant) {
+fn check(relay: &mut Transport, from: Remote, now: Instant) {
     let check = MessageWriter::new(Class::Request, &[1; 12])
         .username("relay:client")
         .role(Role::Controlling(1))

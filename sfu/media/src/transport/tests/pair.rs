@@ -19,8 +19,8 @@ use super::super::*;
 
 pub(super) const CLIENT: &str = "203.0.113.5:40000";
 
-pub(super) fn address(text: &str) -> SocketAddr {
-    text.parse().unwrap()
+pub(super) fn address(text: &str) -> Remote {
+    text.parse::<SocketAddr>().unwrap().into()
 }
 
 pub(super) fn credentials(ufrag: &str) -> IceCredentials {
@@ -137,7 +137,7 @@ impl Client {
                 Output::ApplicationData(data) => {
                     let data = Bytes::copy_from_slice(data);
                     if let Some((_, DatagramEvent::AssociationEvent(event))) =
-                        self.endpoint.handle(now, address(CLIENT), None, None, data)
+                        self.endpoint.handle(now, address(CLIENT).addr, None, None, data)
                     {
                         // A test may have taken it away.
                         if let Some(association) = &mut self.association {
@@ -235,12 +235,12 @@ pub(super) struct Pair {
     pub(super) now: Instant,
     pub(super) start: Instant,
     /// Where the client's datagrams come from.
-    pub(super) from: SocketAddr,
+    pub(super) from: Remote,
     pub(super) network: Network,
     pub(super) events: Vec<TransportEvent>,
     pub(super) drops: Vec<DropReason>,
     /// Where the relay sent the datagrams of the last step.
-    pub(super) sent_to: Vec<SocketAddr>,
+    pub(super) sent_to: Vec<Remote>,
     /// (relay's, client's) fragments in the checks.
     pub(super) ufrags: (&'static str, &'static str),
 }
@@ -324,7 +324,7 @@ impl Pair {
                 .with_max_receive_message_size(sctp::MAX_MESSAGE as u32)
                 .with_max_send_message_size(sctp::MAX_MESSAGE as u32 + 1000),
         );
-        let (handle, association) = self.client.endpoint.connect(config, address(CLIENT)).unwrap();
+        let (handle, association) = self.client.endpoint.connect(config, address(CLIENT).addr).unwrap();
         self.client.handle = Some(handle);
         self.client.association = Some(association);
         self.run_until(|pair| pair.client.sctp_connected);
@@ -386,7 +386,7 @@ impl Pair {
             let response = Message::parse(response).unwrap();
             response.class() == Class::Success
                 && response.verify(&key).is_ok()
-                && response.xor_mapped_address() == Some(self.from)
+                && response.xor_mapped_address() == Some(self.from.addr)
         })
     }
 
