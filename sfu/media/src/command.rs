@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::ids::{Mid, PeerId, Pt, Rid, Ssrc, SubId, TrackId};
+use crate::ids::{Mid, PeerId, Pt, Rid, SpeakerGroup, Ssrc, SubId, TrackId};
 use crate::stats::ShardStats;
 
 /// ICE user name fragment and password ([RFC 8839 section 5.4](https://www.rfc-editor.org/rfc/rfc8839#section-5.4)).
@@ -296,6 +296,17 @@ pub enum ShardCommand {
         track: TrackId,
         /// The policy from now on.
         policy: TrackPolicy,
+    },
+    /// An audio track is forwarded only while it is one of the loudest of its group, once the group has more tracks than
+    /// are forwarded. Sent after `Publish`; holds until the track ends. Tracks whose packets do not tell their level
+    /// ([`Extension::AudioLevel`]) are always forwarded.
+    LimitSpeakers {
+        /// Which track.
+        track: TrackId,
+        /// Its group. A track never changes it.
+        group: SpeakerGroup,
+        /// How many tracks of the group are forwarded at a time, from now on; 0 is all of them.
+        max: u16,
     },
     /// The track ends; so do its subscriptions. Media of its section is dropped until another `Publish`.
     Unpublish {

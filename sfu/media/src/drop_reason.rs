@@ -66,6 +66,8 @@ drop_reasons! {
     TooOld = "too_old",
     /// Padding only: nothing to forward.
     Padding = "padding",
+    /// Silence, or the voice of one who is not among the loudest, in a room with many speakers.
+    NotLoudest = "not_loudest",
     /// A layer that this subscriber does not get.
     LayerNotSelected = "layer_not_selected",
     /// The subscriber waits for a key frame.

@@ -32,6 +32,10 @@ wire_id! {
     SubId(u64)
 }
 wire_id! {
+    /// Audio tracks of which the loudest are chosen together: those of one room. Unique in a node, never reused.
+    SpeakerGroup(u64)
+}
+wire_id! {
     /// Synchronisation source ([RFC 3550 section 5.1](https://www.rfc-editor.org/rfc/rfc3550#section-5.1)).
     Ssrc(u32)
 }

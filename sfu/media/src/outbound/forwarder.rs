@@ -109,7 +109,8 @@ impl Forwarder {
         self.selector.set_target(target);
     }
 
-    /// The publisher's packets were interrupted: video goes on at a key frame.
+    /// The publisher's packets were interrupted: video goes on at a key frame, audio with the next packet. The numbers
+    /// show no gap, the timestamps do.
     pub fn require_key_frame(&mut self) {
         self.selector.interrupt();
     }

@@ -171,7 +171,8 @@ impl LayerSelector {
         }
         let current = Current { stream: meta.stream, inner: 0, temporal: 0, picture: meta.timestamp };
         self.current = Some(current);
-        Decision::Switch { marker }
+        // The first packet after a pause in sending starts a talk spurt (RFC 3551 section 4.1).
+        Decision::Switch { marker: true }
     }
 
     /// Notes a packet; returns whether it is in order, `None` for a stream beyond the limit.

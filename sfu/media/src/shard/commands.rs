@@ -66,6 +66,7 @@ impl Shard {
                 self.publish(peer, mid, track, policy, tx, now)
             }
             ShardCommand::SetTrackPolicy { track, policy } => self.set_policy(track, policy, tx, now),
+            ShardCommand::LimitSpeakers { track, group, max } => self.limit_speakers(track, group, max),
             ShardCommand::Unpublish { track } => {
                 if let Some(key) = self.tracks.key(track) {
                     self.remove_track(key);
@@ -205,6 +206,9 @@ impl Shard {
 
     fn remove_track(&mut self, key: TrackKey) {
         let Some(track) = self.tracks.remove(key) else { return };
+        if let Some(group) = track.group {
+            self.loudest.leave(group, key);
+        }
         for sub in track.subs {
             self.remove_subscription(sub);
         }

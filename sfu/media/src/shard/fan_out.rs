@@ -6,7 +6,6 @@ use super::Shard;
 use super::subscriptions::SubKey;
 use super::timers::Timer;
 use super::tracks::{StreamKey, TrackKey};
-use crate::command::MediaKind;
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, SeqNo};
 use crate::rtcp::write;
@@ -26,6 +25,9 @@ impl Shard {
         tx: &mut TxQueue,
         now: Instant,
     ) {
+        if !self.hear(track_key, stream_key, released, now) {
+            return;
+        }
         let Self { tracks, subs, peers, stats, .. } = self;
         let Some(track) = tracks.get_mut(track_key) else { return };
         if track.policy.require_encryption {
@@ -49,19 +51,6 @@ impl Shard {
             }
             if let Some(layer) = sub.forwarder.wants_key_frame() {
                 wanted |= 1 << (layer & 7);
-            }
-        }
-        if stream.kind == MediaKind::Audio {
-            let heard = released.iter().filter_map(|index| {
-                let (meta, _) = store.get(*index)?;
-                Some((meta.audio_level?.level, meta.timestamp, meta.clock_rate))
-            });
-            // The meter is in the track, the levels in a stream of it: a few at a time cross over.
-            let heard: arrayvec::ArrayVec<_, 16> = heard.take(16).collect();
-            if let Some(track) = tracks.get_mut(track_key) {
-                for (level, timestamp, clock_rate) in heard {
-                    track.meter.record(level, timestamp, clock_rate);
-                }
             }
         }
         for layer in (0..8).filter(|layer| wanted >> layer & 1 == 1) {

@@ -10,6 +10,7 @@ mod connect;
 mod fan_out;
 mod feedback;
 mod ingress;
+mod loudest;
 mod peer_index;
 mod peers;
 mod reports;
@@ -36,6 +37,7 @@ use crate::stats::ShardStats;
 use crate::transport::demux::{self, Protocol};
 use crate::transport::{DtlsCertificate, TransportTimeouts};
 use crate::tx::TxQueue;
+use loudest::Loudest;
 use peers::Peers;
 use subscriptions::Subscriptions;
 use timers::{Timer, Timers};
@@ -67,6 +69,7 @@ pub struct Shard {
     peers: Peers,
     tracks: Tracks,
     subs: Subscriptions,
+    loudest: Loudest,
     timers: Timers,
     events: VecDeque<ShardEvent>,
     stats: ShardStats,
@@ -91,6 +94,7 @@ impl Shard {
             peers: Peers::default(),
             tracks: Tracks::default(),
             subs: Subscriptions::default(),
+            loudest: Loudest::default(),
             timers: Timers::default(),
             events: VecDeque::new(),
             stats: ShardStats::default(),

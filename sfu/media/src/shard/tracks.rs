@@ -8,7 +8,7 @@ use super::slots::{Key, Slots};
 use super::speaker::LevelMeter;
 use super::subscriptions::SubKey;
 use crate::command::{MediaKind, TrackPolicy};
-use crate::ids::{Mid, TrackId};
+use crate::ids::{Mid, SpeakerGroup, TrackId};
 use crate::inbound::InboundStream;
 use crate::outbound::MAX_STREAMS;
 
@@ -32,6 +32,10 @@ pub(crate) struct Track {
     pub(crate) subs: Vec<SubKey>,
     /// Loudness, of audio.
     pub(crate) meter: LevelMeter,
+    /// Of which only the loudest are forwarded, when it is audio.
+    pub(crate) group: Option<SpeakerGroup>,
+    /// Its last packet was not forwarded, as others were louder.
+    pub(crate) withheld: bool,
     /// Frames without the cryptor's trailer come, and room logic knows.
     pub(crate) plaintext: bool,
 }
@@ -47,6 +51,8 @@ impl Track {
             streams: [None; MAX_STREAMS],
             subs: Vec::new(),
             meter: LevelMeter::default(),
+            group: None,
+            withheld: false,
             plaintext: false,
         }
     }

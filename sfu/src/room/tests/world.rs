@@ -30,6 +30,8 @@ pub(super) struct Shard {
     pub(super) subs: BTreeMap<SubId, (TrackId, PeerId, SubscriptionTarget)>,
     ever_subs: HashSet<SubId>,
     ssrcs: HashSet<(PeerId, u32)>,
+    /// Tracks of which only the loudest are forwarded, and how many.
+    pub(super) limited: BTreeMap<TrackId, u16>,
     pub(super) sent: Vec<(PeerId, DataLabel, proto::DataPacket)>,
 }
 
@@ -40,6 +42,7 @@ impl Shard {
 
     fn end_track(&mut self, track: TrackId) {
         self.tracks.remove(&track);
+        self.limited.remove(&track);
         self.subs.retain(|_, (of, ..)| *of != track);
     }
 
@@ -67,6 +70,10 @@ impl Shard {
             }
             ShardCommand::SetTrackPolicy { track, policy } => {
                 self.tracks.get_mut(track).expect("a policy of a track that is not published").1 = *policy;
+            }
+            ShardCommand::LimitSpeakers { track, max, .. } => {
+                assert!(self.tracks.contains_key(track), "a limit of a track that is not published");
+                self.limited.insert(*track, *max);
             }
             ShardCommand::Unpublish { track } => {
                 assert!(self.tracks.contains_key(track), "unpublished twice");

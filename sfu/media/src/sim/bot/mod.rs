@@ -206,6 +206,13 @@ impl Bot {
         }
     }
 
+    /// The level that packets of an audio track tell, in -dBov.
+    pub fn set_audio_level(&mut self, source: u32, level: Option<u8>) {
+        if let Some(source) = self.sources.get_mut(&source) {
+            source.set_audio_level(level);
+        }
+    }
+
     /// Stops one layer of a track, or lets it go on.
     pub fn set_layer(&mut self, source: u32, layer: usize, enabled: bool) {
         if let Some(source) = self.sources.get_mut(&source) {

@@ -131,6 +131,11 @@ impl Source {
         self.layers[layer].frames
     }
 
+    /// Speaks at another level from now on.
+    pub(super) fn set_audio_level(&mut self, level: Option<u8>) {
+        self.config.audio_level = level;
+    }
+
     /// What it was made of.
     pub fn config(&self) -> &SourceConfig {
         &self.config
