@@ -1,5 +1,8 @@
 //! A datagram network that delays, drops, reorders and repeats by a seed.
 
+mod queue;
+mod trace;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::SocketAddr;
@@ -7,6 +10,30 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+
+pub use queue::OVERHEAD;
+pub use trace::{Passed, Trace};
+
+use queue::Queue;
+
+/// Loss in bursts: a chain of two states after Gilbert and Elliott. In the good one nothing is lost by it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Bursts {
+    /// Chance of each datagram to be the first of a bad spell.
+    pub enter: f64,
+    /// Chance of each datagram in a bad spell to be its last.
+    pub leave: f64,
+    /// Share of the datagrams of a bad spell that vanish.
+    pub loss: f64,
+}
+
+impl Bursts {
+    /// Spells of `length` datagrams on the average, in which all vanish; `loss` of all datagrams vanish.
+    pub fn of(loss: f64, length: f64) -> Self {
+        let leave = 1.0 / length;
+        Self { enter: loss * leave / (1.0 - loss), leave, loss: 1.0 }
+    }
+}
 
 /// How one direction of one endpoint's access link behaves.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -17,13 +44,16 @@ pub struct Link {
     pub jitter: Duration,
     /// Share of datagrams that vanish, 0 to 1.
     pub loss: f64,
+    /// Loss in bursts, besides.
+    pub bursts: Option<Bursts>,
     /// Share of datagrams that are held back by `reorder_by`, so that later ones overtake them.
     pub reorder: f64,
     /// How long they are held back.
     pub reorder_by: Duration,
     /// Share of datagrams that arrive twice.
     pub duplicate: f64,
-    /// Bits per second; a datagram waits until those before it are through. None for no limit.
+    /// Bits per second, headers of IP and UDP included; a datagram waits until those before it are through. None for no
+    /// limit. [`Network::share`] and [`Network::then_rate`] say more.
     pub rate: Option<u64>,
     /// Longest wait for the rate; a datagram that would wait longer is dropped.
     pub queue: Duration,
@@ -36,6 +66,7 @@ impl Link {
             delay: Duration::from_millis(20),
             jitter: Duration::ZERO,
             loss: 0.0,
+            bursts: None,
             reorder: 0.0,
             reorder_by: Duration::from_millis(15),
             duplicate: 0.0,
@@ -84,10 +115,15 @@ pub struct NetStats {
 #[derive(Debug)]
 struct Direction {
     link: Link,
-    /// When the last bit of what was sent so far is through.
-    free_at: Instant,
+    /// Index of its queue.
+    queue: usize,
     /// Latest arrival of a datagram that kept its place.
     last: Instant,
+    /// In a bad spell.
+    bad: bool,
+    /// Its own, so that the traffic of one link changes nothing for another.
+    rng: SmallRng,
+    trace: Option<Trace>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -114,9 +150,10 @@ impl Ord for InFlight {
 /// The network between the relay and its clients. Each client address has a link in each direction.
 #[derive(Debug)]
 pub struct Network {
-    rng: SmallRng,
+    seed: u64,
     start: Instant,
     links: BTreeMap<(SocketAddr, SocketAddr), Direction>,
+    queues: Vec<Queue>,
     in_flight: BinaryHeap<Reverse<InFlight>>,
     order: u64,
     stats: NetStats,
@@ -126,18 +163,51 @@ impl Network {
     /// A network whose chance is fixed by `seed`.
     pub fn new(seed: u64, now: Instant) -> Self {
         Self {
-            rng: SmallRng::seed_from_u64(seed),
+            seed,
             start: now,
             links: BTreeMap::new(),
+            queues: Vec::new(),
             in_flight: BinaryHeap::new(),
             order: 0,
             stats: NetStats::default(),
         }
     }
 
-    /// Sets how datagrams from `from` to `to` fare from now on. Without it they take [`Link::clean`].
+    /// Sets how datagrams from `from` to `to` fare from now on. Without it they take [`Link::clean`]. With a shared queue,
+    /// the others that share it get this link's rate and limit too.
     pub fn set_link(&mut self, from: SocketAddr, to: SocketAddr, link: Link) {
+        let queue = self.direction(from, to).queue;
+        self.queues[queue].set(link.rate, link.queue);
         self.direction(from, to).link = link;
+    }
+
+    /// Makes several directions share one queue: a bottleneck with this rate and longest wait. Theirs hold no more.
+    pub fn share(&mut self, directions: &[(SocketAddr, SocketAddr)], rate: u64, limit: Duration) {
+        let queue = self.queues.len();
+        self.queues.push(Queue::new(Some(rate), limit, self.start));
+        for (from, to) in directions {
+            self.direction(*from, *to).queue = queue;
+        }
+    }
+
+    /// Changes the rate of a direction's queue at an instant to come, after all such instants given before. What waits then
+    /// leaves at the new rate.
+    pub fn then_rate(&mut self, from: SocketAddr, to: SocketAddr, at: Instant, rate: Option<u64>) {
+        let queue = self.direction(from, to).queue;
+        self.queues[queue].then(at, rate);
+    }
+
+    /// Records from now on what passes from `from` to `to`.
+    pub fn watch(&mut self, from: SocketAddr, to: SocketAddr) {
+        self.direction(from, to).trace = Some(Trace::default());
+    }
+
+    /// The record of a watched direction.
+    ///
+    /// # Panics
+    /// When it is not watched.
+    pub fn trace(&self, from: SocketAddr, to: SocketAddr) -> &Trace {
+        self.links[&(from, to)].trace.as_ref().expect("a watched direction")
     }
 
     /// What happened so far.
@@ -146,44 +216,62 @@ impl Network {
     }
 
     fn direction(&mut self, from: SocketAddr, to: SocketAddr) -> &mut Direction {
-        let start = self.start;
-        self.links.entry((from, to)).or_insert(Direction { link: Link::clean(), free_at: start, last: start })
+        let Self { seed, start, links, queues, .. } = self;
+        links.entry((from, to)).or_insert_with(|| {
+            let link = Link::clean();
+            queues.push(Queue::new(link.rate, link.queue, *start));
+            Direction {
+                link,
+                queue: queues.len() - 1,
+                last: *start,
+                bad: false,
+                rng: SmallRng::seed_from_u64(seed_of(*seed, &from, &to)),
+                trace: None,
+            }
+        })
     }
 
     /// Sends a datagram.
     pub fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8], now: Instant) {
         self.stats.sent += 1;
-        // Always the same number of draws per datagram, so that one link's settings do not change another's chance.
-        let [loss, reorder, duplicate, jitter]: [f64; 4] = self.rng.random();
+        let queue = self.direction(from, to).queue;
+        let passage = self.queues[queue].pass(bytes.len(), now);
         let direction = self.direction(from, to);
         let link = direction.link;
-        let through = match link.rate {
-            None => now,
-            Some(rate) => {
-                let start = direction.free_at.max(now);
-                if start.duration_since(now) > link.queue {
-                    self.stats.lost += 1;
-                    return;
-                }
-                let bits = bytes.len() as f64 * 8.0;
-                direction.free_at = start + Duration::from_secs_f64(bits / rate.max(1) as f64);
-                direction.free_at
+        // Always the same number of draws, so that settings of a link do not shift what else happens on it.
+        let [loss, reorder, duplicate, jitter, state, burst]: [f64; 6] = direction.rng.random();
+        let Some(passage) = passage else {
+            if let Some(trace) = &mut direction.trace {
+                trace.overflows.push(now);
             }
+            self.stats.lost += 1;
+            return;
         };
-        let mut at = (through + link.delay + link.jitter.mul_f64(jitter)).max(direction.last);
-        if loss < link.loss {
+        let lost_in_burst = match link.bursts {
+            Some(bursts) => {
+                direction.bad = if direction.bad { state >= bursts.leave } else { state < bursts.enter };
+                direction.bad && burst < bursts.loss
+            }
+            None => false,
+        };
+        let mut at = (passage.through + link.delay + link.jitter.mul_f64(jitter)).max(direction.last);
+        let lost = loss < link.loss || lost_in_burst;
+        let held_back = !lost && reorder < link.reorder;
+        if held_back {
+            at += link.reorder_by;
+        } else if !lost {
+            direction.last = at;
+        }
+        if let Some(trace) = &mut direction.trace {
+            trace.push(now, passage.waited, (!lost).then_some(at), bytes.len());
+        }
+        if lost {
             self.stats.lost += 1;
             return;
         }
-        if reorder < link.reorder {
-            at += link.reorder_by;
-            self.stats.reordered += 1;
-        } else {
-            direction.last = at;
-        }
-        let twice = duplicate < link.duplicate;
+        self.stats.reordered += u64::from(held_back);
         self.fly(at, from, to, bytes.to_vec());
-        if twice {
+        if duplicate < link.duplicate {
             self.stats.duplicated += 1;
             self.fly(at + Duration::from_millis(1), from, to, bytes.to_vec());
         }
@@ -207,6 +295,12 @@ impl Network {
         let Reverse(InFlight { at, from, to, bytes, .. }) = self.in_flight.pop()?;
         Some(Arrival { at, from, to, bytes })
     }
+}
+
+/// The seed of one direction's chance: FNV-1a over the network's seed and both ends.
+fn seed_of(seed: u64, from: &SocketAddr, to: &SocketAddr) -> u64 {
+    let text = format!("{seed} {from} {to}");
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, b| (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 #[cfg(test)]
@@ -253,9 +347,49 @@ mod tests {
 
     #[test]
     fn a_narrow_link_spaces_datagrams_and_drops_what_waits_too_long() {
-        // 4 bytes take 10 ms at 3,200 bit/s, but come every millisecond.
-        let (arrivals, stats) = run(1, Link { rate: Some(3_200), ..Link::clean() }, 100);
+        // 4 bytes and the headers take 10 ms at 25,600 bit/s, but come every millisecond.
+        let (arrivals, stats) = run(1, Link { rate: Some(25_600), ..Link::clean() }, 100);
         assert!(arrivals.windows(2).all(|w| w[1].0 - w[0].0 == Duration::from_millis(10)));
         assert!(stats.lost > 50, "{stats:?}");
+    }
+
+    #[test]
+    fn bursts_lose_their_share_in_spells_of_their_length() {
+        let (arrivals, stats) =
+            run(3, Link { bursts: Some(Bursts::of(0.05, 8.0)), ..Link::clean() }, 100_000);
+        let share = stats.lost as f64 / 100_000.0;
+        assert!((0.04..0.06).contains(&share), "{share}");
+        // A spell shows as a gap between two arrivals.
+        let spells = arrivals.windows(2).filter(|w| w[1].1 > w[0].1 + 1).count();
+        let length = stats.lost as f64 / spells as f64;
+        assert!((7.0..9.0).contains(&length), "{length}");
+    }
+
+    #[test]
+    fn two_directions_share_one_queue_and_others_do_not_notice() {
+        let t = clock::epoch();
+        let alone = |crowded: bool| {
+            let mut net = Network::new(5, t);
+            // 100 bytes with the headers take 10 ms.
+            net.share(&[(addr(1), addr(2)), (addr(1), addr(3))], 80_000, Duration::from_secs(9));
+            net.set_link(addr(1), addr(4), Link { jitter: Duration::from_millis(3), ..Link::rough() });
+            for to in 2..5 {
+                net.watch(addr(1), addr(to));
+            }
+            for i in 0..50 {
+                let now = t + Duration::from_millis(20 * i);
+                net.send(addr(1), addr(2), &[0; 72], now);
+                if crowded {
+                    net.send(addr(1), addr(3), &[0; 72], now);
+                }
+                net.send(addr(1), addr(4), &[0; 72], now);
+            }
+            net
+        };
+        let (crowded, calm) = (alone(true), alone(false));
+        assert_eq!(crowded.trace(addr(1), addr(4)).passed, calm.trace(addr(1), addr(4)).passed);
+        let end = t + Duration::from_secs(1);
+        assert_eq!(crowded.trace(addr(1), addr(2)).waited(1.0, t, end), Duration::ZERO);
+        assert_eq!(crowded.trace(addr(1), addr(3)).waited(0.0, t, end), Duration::from_millis(10));
     }
 }
