@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bot::{Bot, Coding, LayerConfig, SinkConfig, SourceConfig, TWCC_ID};
+use super::bot::{Bot, Coding, Encoding, LayerConfig, SinkConfig, SourceConfig, TWCC_ID};
 use super::clock;
 use super::net::{Link, Network};
 use crate::command::{
@@ -36,8 +36,10 @@ const OPUS_DOWN: Pt = Pt(109);
 pub struct Publish {
     /// Form of the frames.
     pub coding: Coding,
-    /// Bytes of a delta frame of each layer, lowest first. More than one is simulcast by rid.
+    /// Bytes of a delta frame of each layer on the average, lowest first. More than one is simulcast by rid.
     pub layers: &'static [usize],
+    /// How the frames of VP8 differ.
+    pub encoding: Encoding,
     /// Time between frames.
     pub interval: Duration,
     /// First sequence number.
@@ -60,6 +62,7 @@ impl Publish {
         Self {
             coding: Coding::Vp8,
             layers: &[2700],
+            encoding: Encoding::PLAIN,
             interval: Duration::from_millis(33),
             first_seq: 100,
             encrypted: true,
@@ -556,6 +559,7 @@ pub fn source_config(track: &Track) -> SourceConfig {
         pt: pt.0,
         rtx_pt,
         layers,
+        encoding: publish.encoding,
         extensions: extensions(),
         interval: publish.interval,
         clock_rate,

@@ -1,8 +1,10 @@
 //! A client: one `RTCPeerConnection` against the relay, media and data included.
 
 mod data;
+mod encoder;
 mod feedback;
 mod frames;
+pub mod playout;
 mod rtp;
 mod secure;
 mod sink;
@@ -17,6 +19,7 @@ use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+pub use encoder::Encoding;
 pub use frames::{Coding, FrameId};
 pub use rtp::ReportBlock;
 pub use sink::{FrameReceived, Sink, SinkConfig};
@@ -35,6 +38,8 @@ const CONSENT_EVERY: Duration = Duration::from_millis(2500);
 const TICK: Duration = Duration::from_millis(20);
 /// Time between reports.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Round-trip time as long as none is known, libwebrtc's.
+const DEFAULT_RTT: Duration = Duration::from_millis(100);
 /// SSRC that the client's reports come from.
 const OWN_SSRC: u32 = 0xbeef;
 
@@ -76,6 +81,7 @@ pub struct Bot {
     /// An SSRC that came, which feedback must name.
     some_ssrc: u32,
     answers_twcc: bool,
+    rtt: Duration,
     vanished: bool,
     sources: BTreeMap<u32, Source>,
     sinks: BTreeMap<u32, Sink>,
@@ -113,6 +119,7 @@ impl Bot {
             arrivals: Arrivals::default(),
             some_ssrc: 0,
             answers_twcc: true,
+            rtt: DEFAULT_RTT,
             vanished: false,
             sources: BTreeMap::new(),
             sinks: BTreeMap::new(),
@@ -231,6 +238,12 @@ impl Bot {
     /// Expects a track.
     pub fn receive(&mut self, config: SinkConfig) {
         self.sinks.insert(config.ssrc, Sink::new(config));
+    }
+
+    /// The round-trip time that it knows of: how long it waits for a packet that it asked for. Until then 100 ms, as with
+    /// libwebrtc while it receives only.
+    pub fn set_rtt(&mut self, rtt: Duration) {
+        self.rtt = rtt;
     }
 
     /// A track that it receives.
@@ -361,8 +374,9 @@ impl Bot {
         }
         if self.next_tick <= now {
             self.next_tick = now + TICK;
+            let rtt = self.rtt;
             let lost: Vec<_> =
-                self.sinks.values_mut().map(|sink| (sink.config().ssrc, sink.tick(now))).collect();
+                self.sinks.values_mut().map(|sink| (sink.config().ssrc, sink.tick(rtt, now))).collect();
             for (ssrc, lost) in lost.into_iter().filter(|(_, lost)| !lost.is_empty()) {
                 self.send_nack(ssrc, &lost);
             }

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use super::frames::{self, Coding, FrameId};
 use super::rtp::{Parsed, ReportBlock};
 
-/// Time between two requests for one packet.
-const NACK_EVERY: Duration = Duration::from_millis(60);
+/// Requests for one packet before it is given up, as with libwebrtc; they are a round trip apart.
+const MAX_TRIES: u32 = 10;
 /// Time between two requests for a key frame.
 const ASK_KEY_EVERY: Duration = Duration::from_millis(200);
-/// After this long a gap is given up and the stream goes on behind it.
-const GIVE_UP: Duration = Duration::from_millis(1500);
+/// A gap is not given up before this, and after at most [`MAX_WAIT`]: libwebrtc then asks for a key frame.
+const MIN_WAIT: Duration = Duration::from_millis(1500);
+/// Longest wait for the next frame that can be decoded.
+const MAX_WAIT: Duration = Duration::from_secs(3);
 
 /// How a track arrives.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +37,10 @@ pub struct FrameReceived {
     pub at: Instant,
     /// Whether it is a key frame.
     pub key: bool,
+    /// Whether all that it depends on was there: false from a gap that was given up to the next key frame.
+    pub decodable: bool,
+    /// VP8 temporal layer.
+    pub temporal: u8,
     /// RTP timestamp.
     pub timestamp: u32,
     /// VP8 picture id.
@@ -84,7 +90,7 @@ pub struct Sink {
     pub last_sr: Option<(u64, u32, Instant)>,
     /// Packets that the last sender report claims.
     pub sr_packets: u32,
-    /// The stream began without a key frame: one is to be asked for.
+    /// The stream began without a key frame, or a gap in it was given up: one is to be asked for.
     lacks_key: bool,
     asked_key: Option<Instant>,
     waiting: BTreeMap<u64, Packet>,
@@ -188,19 +194,19 @@ impl Sink {
         loop {
             let mut frame = Vec::new();
             let mut end = None;
-            let mut info = (None, None);
+            let mut info = (None, None, 0);
             for (expected, (index, packet)) in (self.next..).zip(self.waiting.range(self.next..)) {
                 if expected != *index {
                     break;
                 }
                 let (descriptor, start) = match self.config.coding {
-                    Coding::Opus => ((None, None, 0), true),
-                    Coding::Vp8 => match descriptor(&packet.payload) {
-                        Some((start, picture, tl0, len)) => ((picture, tl0, len), start),
-                        None => ((None, None, 0), false),
+                    Coding::Opus => (Descriptor::default(), true),
+                    Coding::Vp8 => match Descriptor::read(&packet.payload) {
+                        Some(descriptor) => (descriptor, descriptor.start),
+                        None => (Descriptor::default(), false),
                     },
                 };
-                let (picture, tl0, skip) = descriptor;
+
                 if start != (expected == self.next) {
                     // The frame's beginning is missing, or its end. Before the first frame the stream's first packet may
                     // be lost, and nothing shows that there was one.
@@ -214,9 +220,9 @@ impl Sink {
                     break;
                 }
                 if start {
-                    info = (picture, tl0);
+                    info = (descriptor.picture, descriptor.tl0, descriptor.temporal);
                 }
-                frame.extend(&packet.payload[skip..]);
+                frame.extend(&packet.payload[descriptor.len..]);
                 if packet.marker || self.config.coding == Coding::Opus {
                     end = Some((*index, packet.timestamp));
                     break;
@@ -227,15 +233,20 @@ impl Sink {
             match frames::verify(self.config.coding, &frame) {
                 // Not to be decoded.
                 Some(_) if self.frames.is_empty() && !is_key => self.lacks_key = true,
-                Some(id) => self.frames.push(FrameReceived {
-                    id,
-                    at: now,
-                    key: is_key,
-                    timestamp,
-                    picture_id: info.0,
-                    tl0: info.1,
-                    last_seq: last,
-                }),
+                Some(id) => {
+                    self.lacks_key &= !is_key;
+                    self.frames.push(FrameReceived {
+                        id,
+                        at: now,
+                        key: is_key,
+                        decodable: !self.lacks_key,
+                        temporal: info.2,
+                        timestamp,
+                        picture_id: info.0,
+                        tl0: info.1,
+                        last_seq: last,
+                    });
+                }
                 None if !frame.is_empty() => self.broken += 1,
                 None => {}
             }
@@ -245,15 +256,18 @@ impl Sink {
     }
 
     /// Numbers to ask for now. Gives up what was missing too long.
-    pub(super) fn tick(&mut self, now: Instant) -> Vec<u16> {
+    pub(super) fn tick(&mut self, rtt: Duration, now: Instant) -> Vec<u16> {
         let mut ask = Vec::new();
         let mut given_up = None;
         let repairable = self.config.rtx_ssrc.is_some();
         for (index, gap) in &mut self.gaps {
-            let wait = if repairable { GIVE_UP } else { Duration::from_millis(100) };
+            let wait = match repairable {
+                true => (rtt * MAX_TRIES).clamp(MIN_WAIT, MAX_WAIT),
+                false => Duration::from_millis(100),
+            };
             if now.duration_since(gap.since) > wait {
                 given_up = Some(*index);
-            } else if repairable && gap.asked.is_none_or(|asked| now.duration_since(asked) >= NACK_EVERY) {
+            } else if repairable && gap.asked.is_none_or(|asked| now.duration_since(asked) >= rtt) {
                 gap.asked = Some(now);
                 self.nacked += 1;
                 ask.push(*index as u16);
@@ -261,10 +275,11 @@ impl Sink {
         }
         if let Some(index) = given_up {
             self.abandoned += 1;
+            self.lacks_key |= self.config.coding == Coding::Vp8;
             self.gaps = self.gaps.split_off(&(index + 1));
             let restart = self.waiting.range(index + 1..).find(|(_, packet)| {
                 self.config.coding == Coding::Opus
-                    || descriptor(&packet.payload).is_some_and(|(start, ..)| start)
+                    || Descriptor::read(&packet.payload).is_some_and(|descriptor| descriptor.start)
             });
             self.next = restart.map_or(index + 1, |(index, _)| *index);
             self.waiting = self.waiting.split_off(&self.next);
@@ -275,9 +290,8 @@ impl Sink {
 
     /// Whether to ask for a key frame now.
     pub(super) fn needs_key(&mut self, now: Instant) -> bool {
-        let due = self.lacks_key
-            && self.frames.is_empty()
-            && self.asked_key.is_none_or(|asked| now.duration_since(asked) >= ASK_KEY_EVERY);
+        let due =
+            self.lacks_key && self.asked_key.is_none_or(|asked| now.duration_since(asked) >= ASK_KEY_EVERY);
         if due {
             self.asked_key = Some(now);
         }
@@ -309,33 +323,45 @@ impl Sink {
     }
 }
 
-/// Start of frame, picture id, TL0PICIDX and length of a VP8 payload descriptor (RFC 7741 section 4.2).
-fn descriptor(payload: &[u8]) -> Option<(bool, Option<u16>, Option<u8>, usize)> {
-    let first = *payload.first()?;
-    let start = first & 0x10 != 0 && first & 0x07 == 0;
-    if first & 0x80 == 0 {
-        return Some((start, None, None, 1));
-    }
-    let flags = *payload.get(1)?;
-    let mut at = 2;
-    let mut picture = None;
-    let mut tl0 = None;
-    if flags & 0x80 != 0 {
-        let b = *payload.get(at)?;
-        if b & 0x80 != 0 {
-            picture = Some(u16::from_be_bytes([b & 0x7f, *payload.get(at + 1)?]));
-            at += 2;
-        } else {
-            picture = Some(u16::from(b));
+/// A VP8 payload descriptor (RFC 7741 section 4.2).
+#[derive(Debug, Clone, Copy, Default)]
+struct Descriptor {
+    start: bool,
+    picture: Option<u16>,
+    tl0: Option<u8>,
+    temporal: u8,
+    len: usize,
+}
+
+impl Descriptor {
+    fn read(payload: &[u8]) -> Option<Self> {
+        let first = *payload.first()?;
+        let mut descriptor =
+            Self { start: first & 0x10 != 0 && first & 0x07 == 0, len: 1, ..Self::default() };
+        if first & 0x80 == 0 {
+            return Some(descriptor);
+        }
+        let flags = *payload.get(1)?;
+        let mut at = 2;
+        if flags & 0x80 != 0 {
+            let b = *payload.get(at)?;
+            if b & 0x80 != 0 {
+                descriptor.picture = Some(u16::from_be_bytes([b & 0x7f, *payload.get(at + 1)?]));
+                at += 2;
+            } else {
+                descriptor.picture = Some(u16::from(b));
+                at += 1;
+            }
+        }
+        if flags & 0x40 != 0 {
+            descriptor.tl0 = Some(*payload.get(at)?);
             at += 1;
         }
+        if flags & 0x30 != 0 {
+            descriptor.temporal = *payload.get(at)? >> 6;
+            at += 1;
+        }
+        descriptor.len = at;
+        (at < payload.len()).then_some(descriptor)
     }
-    if flags & 0x40 != 0 {
-        tl0 = Some(*payload.get(at)?);
-        at += 1;
-    }
-    if flags & 0x30 != 0 {
-        at += 1;
-    }
-    (at < payload.len()).then_some((start, picture, tl0, at))
 }

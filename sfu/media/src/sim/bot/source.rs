@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use super::encoder::{Encoder, Encoding};
 use super::frames::{self, Coding, FrameId};
 use super::rtp::{self, Extras, Head};
 use crate::command::ExtensionMap;
@@ -22,7 +23,7 @@ pub struct LayerConfig {
     pub rtx_ssrc: Option<u32>,
     /// Its rid, when simulcast is announced by rids.
     pub rid: Option<Rid>,
-    /// Bytes of a delta frame; key frames have three times as many.
+    /// Bytes of a delta frame on the average.
     pub frame_len: usize,
 }
 
@@ -43,6 +44,8 @@ pub struct SourceConfig {
     pub layers: Vec<LayerConfig>,
     /// Ids of header extensions.
     pub extensions: ExtensionMap,
+    /// How the frames of VP8 differ.
+    pub encoding: Encoding,
     /// Time between frames.
     pub interval: Duration,
     /// RTP clock in Hz.
@@ -60,6 +63,9 @@ pub struct SourceConfig {
 #[derive(Debug)]
 struct Layer {
     config: LayerConfig,
+    encoder: Encoder,
+    /// Share of its average size that the encoder is allowed.
+    scale: f64,
     seq: u16,
     rtx_seq: u16,
     timestamp: u32,
@@ -99,6 +105,8 @@ impl Source {
             .iter()
             .map(|layer| Layer {
                 config: *layer,
+                encoder: Encoder::default(),
+                scale: 1.0,
                 seq: config.first_seq,
                 rtx_seq: 1000,
                 // Close to the wrap, so that every run crosses it.
@@ -180,18 +188,23 @@ impl Source {
         let layer = &mut self.layers[index];
         let key = std::mem::take(&mut layer.key_wanted);
         let id = FrameId { source: config.source, layer: index as u8, number: layer.frames };
-        let len = layer.config.frame_len * if key && config.coding == Coding::Vp8 { 3 } else { 1 };
-        let frame = frames::build(config.coding, id, key, len, config.encrypted);
+        let encoding = match config.coding {
+            Coding::Vp8 => config.encoding,
+            Coding::Opus => Encoding { key_ratio: 1.0, ..Encoding::PLAIN },
+        };
+        let shape = layer.encoder.next(encoding, id, key, layer.config.frame_len as f64 * layer.scale);
+        let frame = frames::build(config.coding, id, key, shape.len, config.encrypted);
         layer.frames += 1;
         let chunks = frame.chunks(MAX_PAYLOAD);
         let last = chunks.len() - 1;
-        layer.tl0 = layer.tl0.wrapping_add(1);
+        layer.tl0 = layer.tl0.wrapping_add(u8::from(shape.temporal == 0));
         for (i, chunk) in chunks.enumerate() {
             let mut payload = Vec::new();
             if config.coding == Coding::Vp8 {
                 let id = layer.picture_id | 0x8000;
                 let start = if i == 0 { 0x10 } else { 0 };
-                payload.extend([0x80 | start, 0xe0, (id >> 8) as u8, id as u8, layer.tl0, 0x20]);
+                let tid = shape.temporal << 6 | u8::from(shape.sync) << 5;
+                payload.extend([0x80 | start, 0xe0, (id >> 8) as u8, id as u8, layer.tl0, tid]);
             }
             payload.extend(chunk);
             let head = Head {
