@@ -37,7 +37,7 @@ use arrayvec::ArrayVec;
 
 use crate::command::Codec;
 use crate::ids::{ExtSeq, RtpTime};
-use crate::rtp::{AudioLevelExt, PayloadInfo};
+use crate::rtp::{AudioLevelExt, DdInfo, PayloadInfo};
 
 pub use frame_gate::FrameGate;
 pub use key_frame_requests::KeyFrameRequests;
@@ -47,9 +47,9 @@ pub use store::PacketStore;
 pub use stream::{InboundConfig, InboundStats, InboundStream};
 pub use twcc_recorder::TwccRecorder;
 
-/// Most bytes of a Dependency Descriptor that are kept and copied through. One with a structure for three spatial and
-/// three temporal layers takes about fifty.
-pub const MAX_DD: usize = 64;
+/// Most bytes of a Dependency Descriptor that are kept and passed on. The structure of L3T3 with its fifteen templates
+/// and three resolutions takes 96.
+pub const MAX_DD: usize = 160;
 
 /// Everything about one stored packet but its payload.
 #[derive(Debug, Clone)]
@@ -80,8 +80,10 @@ pub struct PacketMeta {
     pub orientation: Option<u8>,
     /// Playout delay extension.
     pub playout_delay: Option<[u8; 3]>,
-    /// Dependency Descriptor extension; empty for none.
+    /// Dependency Descriptor extension; empty for none, or for one that could not be read.
     pub dd: ArrayVec<u8, MAX_DD>,
+    /// What the Dependency Descriptor says, when there is one that could be read.
+    pub frame: Option<DdInfo>,
     /// When it arrived.
     pub received: Instant,
 }

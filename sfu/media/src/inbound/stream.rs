@@ -14,10 +14,15 @@ use crate::command::{CodecParams, MediaKind, TrackPolicy};
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, Pt, RtpTime, SeqNo, Ssrc};
 use crate::rtcp::ReportBlock;
-use crate::rtp::{DdReader, ExtensionValues, RtpHeader, inspect, payload_without_padding, rtx};
+use crate::rtp::{DdError, DdReader, ExtensionValues, RtpHeader, inspect, payload_without_padding, rtx};
 
 /// A stream counts as live while its last packet is younger than this.
 const LIVE_TIME: Duration = Duration::from_secs(2);
+/// A subscriber that comes so soon after a key frame starts there. It gets what was sent since all at once, and shows it
+/// late by as much until it has caught up: so not longer than a new key frame may take to come.
+const REPLAY: Duration = Duration::from_millis(300);
+/// Packets that a replay may have: what 300 ms of 10 Mbit/s are.
+const MAX_REPLAY: u64 = 384;
 
 /// What an [`InboundStream`] is made for.
 #[derive(Debug, Clone)]
@@ -65,6 +70,9 @@ pub struct InboundStream {
     key_frames: KeyFrameRequests,
     dd: DdReader,
     highest: Option<ExtSeq>,
+    /// First packet of the last key frame, and the highest one that was released.
+    key_start: Option<ExtSeq>,
+    released: Option<ExtSeq>,
     last_packet: Option<Instant>,
     stats: InboundStats,
 }
@@ -80,6 +88,8 @@ impl InboundStream {
             key_frames: KeyFrameRequests::default(),
             dd: DdReader::new(),
             highest: None,
+            key_start: None,
+            released: None,
             last_packet: None,
             stats: InboundStats::default(),
             config,
@@ -157,13 +167,17 @@ impl InboundStream {
         self.config.policy = policy;
         self.gate.reset(policy.require_encryption);
         self.store.clear();
+        self.key_start = None;
+        self.released = None;
         self.nacks.forget_missing();
     }
 
     /// Gives up frames that waited too long for their last packet, and releases what they held up. Call at
     /// [`Self::poll_timeout`].
     pub fn handle_timeout(&mut self, now: Instant, released: &mut Vec<ExtSeq>) {
+        let before = released.len();
         self.gate.handle_timeout(&mut self.store, now, released);
+        self.note_released(released, before);
     }
 
     /// When [`Self::handle_timeout`], [`Self::poll_nacks`] or [`Self::poll_key_frame`] has something to do next.
@@ -192,11 +206,30 @@ impl InboundStream {
         self.key_frames.request();
     }
 
-    /// Whether to send the publisher a PLI now: at most every 500 ms, true once for each.
+    /// Whether to send the publisher a PLI now, true once for each: see [`KeyFrameRequests`].
     pub fn poll_key_frame(&mut self, now: Instant) -> bool {
         let due = self.key_frames.poll(now);
         self.stats.key_frame_requests += u64::from(due);
         due
+    }
+
+    /// What a subscriber that starts now is to be given first, all of it in the store: the packets since a key frame that
+    /// came in the last 300 ms, the first one and the last. `None` when it must wait for the next key frame.
+    ///
+    /// They are what every subscriber got lately, so nothing is given out that was refused, or sent while the track was
+    /// muted or before its policy changed.
+    pub fn since_key_frame(&self, now: Instant) -> Option<(ExtSeq, ExtSeq)> {
+        let (first, last) = (self.key_start?, self.released?);
+        if self.config.kind == MediaKind::Audio || last.0.checked_sub(first.0)? >= MAX_REPLAY {
+            return None;
+        }
+        let (meta, _) = self.store.get(first)?;
+        if now.saturating_duration_since(meta.received) > REPLAY {
+            return None;
+        }
+        // A gap would have to be repaired first.
+        let whole = (first.0..=last.0).all(|index| self.store.get(ExtSeq(index)).is_some());
+        whole.then_some((first, last))
     }
 
     /// A sender report for this stream.
@@ -287,13 +320,20 @@ impl InboundStream {
         if muted {
             return Err(DropReason::Muted);
         }
-        // An unreadable descriptor leaves the payload's own; a key frame brings the next structure.
-        let dd_info = ext.dependency_descriptor.and_then(|dd| self.dd.read(dd).ok());
-        let info = inspect(codec.codec, payload, header.marker, dd_info.as_ref())?;
         let mut dd = ArrayVec::new();
+        // An unreadable descriptor would mislead a receiver; without it, the payload's own stands.
+        let mut frame = None;
         if let Some(bytes) = ext.dependency_descriptor {
-            dd.try_extend_from_slice(bytes).map_err(|_| DropReason::TooLarge)?;
+            match self.dd.read(bytes, index) {
+                Ok(info) => {
+                    dd.try_extend_from_slice(bytes).map_err(|_| DropReason::TooLarge)?;
+                    frame = Some(info);
+                }
+                Err(DdError::NoStructure) => self.key_frames.request(),
+                Err(DdError::Malformed) => {}
+            }
         }
+        let info = inspect(codec.codec, payload, header.marker, frame.as_ref())?;
         let meta = PacketMeta {
             index,
             timestamp: header.timestamp,
@@ -309,14 +349,26 @@ impl InboundStream {
             orientation: ext.video_orientation,
             playout_delay: ext.playout_delay,
             dd,
+            frame,
             received: now,
         };
-        self.gate.admit(&mut self.store, &meta, payload, released)?;
+        let before = released.len();
+        let admitted = self.gate.admit(&mut self.store, &meta, payload, released);
+        self.note_released(released, before);
+        admitted?;
         if self.config.kind == MediaKind::Video && info.frame_start && info.key_frame {
             self.stats.key_frames += 1;
             self.key_frames.key_frame_arrived();
+            if info.spatial == 0 && self.key_start.is_none_or(|start| start < index) {
+                self.key_start = Some(index);
+            }
         }
         Ok(())
+    }
+
+    fn note_released(&mut self, released: &[ExtSeq], before: usize) {
+        let newest = released.get(before..).and_then(|new| new.iter().max());
+        self.released = self.released.max(newest.copied());
     }
 }
 

@@ -50,6 +50,8 @@ pub(super) fn video(stream: u8, index: u64, timestamp: u32, at_ms: u64) -> Packe
             key_frame: false,
             spatial: 0,
             temporal: 0,
+            switch_up: false,
+            inter_layer: false,
             picture_id: None,
             tl0_pic_idx: None,
         },
@@ -58,6 +60,7 @@ pub(super) fn video(stream: u8, index: u64, timestamp: u32, at_ms: u64) -> Packe
         orientation: None,
         playout_delay: None,
         dd: ArrayVec::new(),
+        frame: None,
         received: start() + ms(at_ms),
     }
 }

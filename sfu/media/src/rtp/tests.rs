@@ -4,10 +4,11 @@
 use arrayvec::ArrayVec;
 use proptest::prelude::*;
 
+use super::dd_writer::BitWriter;
 use super::*;
 use crate::command::{Codec, Extension, ExtensionMap};
 use crate::drop_reason::DropReason;
-use crate::ids::{Mid, Pt, Rid, RtpTime, SeqNo, Ssrc};
+use crate::ids::{ExtSeq, Mid, Pt, Rid, RtpTime, SeqNo, Ssrc};
 
 fn map(ids: &[(Extension, u8)], allow_mixed: bool) -> ExtensionMap {
     let mut map = ExtensionMap::default();
@@ -281,17 +282,12 @@ fn av1_and_audio() {
     for codec in [Codec::Opus, Codec::Red, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264] {
         assert_eq!(look(codec, &[], false), Err(DropReason::Padding));
     }
-    let dd = DdInfo {
-        start_of_frame: false,
-        end_of_frame: true,
-        frame_number: 1,
-        spatial: 2,
-        temporal: 1,
-        key_frame: false,
-        active_decode_targets: None,
-    };
+    let mut reader = DdReader::new();
+    reader.read(&structure(0, 0), ExtSeq(1)).unwrap();
+    // End of a frame of layer (1, 1).
+    let dd = reader.read(&[0x40 | 3, 0, 101], ExtSeq(2)).unwrap();
     let info = inspect(Codec::Av1, &[0x10, 1], false, Some(&dd)).unwrap();
-    assert_eq!(flags(info), (false, true, false, 2, 1));
+    assert_eq!(flags(info), (false, true, false, 1, 1));
     // The descriptor is no ciphertext: a VP8 first byte that says "key frame" does not count against it.
     assert!(!inspect(Codec::Vp8, &[0x10, 0x50], false, Some(&dd)).unwrap().key_frame);
 }
@@ -317,26 +313,6 @@ fn descriptors_are_rewritten() {
     }
 }
 
-/// Writes bits, most significant first.
-#[derive(Default)]
-struct BitWriter {
-    bytes: Vec<u8>,
-    len: usize,
-}
-
-impl BitWriter {
-    fn put(&mut self, value: u32, n: u32) -> &mut Self {
-        for bit in (0..n).rev() {
-            if self.len.is_multiple_of(8) {
-                self.bytes.push(0);
-            }
-            *self.bytes.last_mut().unwrap() |= ((value >> bit & 1) as u8) << (7 - self.len % 8);
-            self.len += 1;
-        }
-        self
-    }
-}
-
 /// L2T2 with two decode targets, one chain and resolutions, as a key frame's first packet carries it.
 fn structure(template: u32, offset: u32) -> Vec<u8> {
     let mut bits = BitWriter::default();
@@ -356,38 +332,38 @@ fn structure(template: u32, offset: u32) -> Vec<u8> {
 #[test]
 fn dependency_descriptors_need_their_structure() {
     let mut reader = DdReader::new();
-    assert_eq!(reader.read(&[0xc0, 0, 1]), Err(DdError::NoStructure));
-    let info = reader.read(&structure(62, 62)).unwrap();
-    assert_eq!((info.start_of_frame, info.end_of_frame, info.frame_number), (true, false, 100));
+    assert_eq!(reader.read(&[0xc0, 0, 1], ExtSeq(1)), Err(DdError::NoStructure));
+    let info = reader.read(&structure(62, 62), ExtSeq(1)).unwrap();
+    assert_eq!((info.start_of_frame, info.end_of_frame, info.frame_number), (true, false, 0x1_0000 + 100));
     assert_eq!((info.spatial, info.temporal, info.key_frame), (0, 0, true));
     assert_eq!(info.active_decode_targets, Some(1));
     assert!(reader.has_structure());
     // Templates are numbered from 62 on and wrap at 64.
     for (template, layer) in [(62, (0, 0)), (63, (0, 1)), (0, (1, 0)), (1, (1, 1))] {
-        let info = reader.read(&[0x40 | template, 0, 101]).unwrap();
+        let info = reader.read(&[0x40 | template, 0, 101], ExtSeq(1)).unwrap();
         assert_eq!((info.spatial, info.temporal), layer);
         assert_eq!((info.start_of_frame, info.end_of_frame, info.key_frame), (false, true, false));
     }
-    assert_eq!(reader.read(&[2, 0, 101]), Err(DdError::NoStructure));
+    assert_eq!(reader.read(&[2, 0, 101], ExtSeq(1)), Err(DdError::NoStructure));
     // Custom dtis (2 targets), fdiffs (one of 8 bits) and chains (one of 8 bits).
     let mut bits = BitWriter::default();
     bits.put(0, 8).put(7, 16).put(0b00111, 5).put(0b0101, 4).put(2, 2).put(9, 8).put(0, 2).put(77, 8);
     let custom = bits.bytes.clone();
-    assert_eq!(reader.read(&custom).unwrap().spatial, 1);
-    assert_eq!(reader.read(&custom[..custom.len() - 1]), Err(DdError::Malformed));
+    assert_eq!(reader.read(&custom, ExtSeq(1)).unwrap().spatial, 1);
+    assert_eq!(reader.read(&custom[..custom.len() - 1], ExtSeq(1)), Err(DdError::Malformed));
 }
 
 #[test]
 fn a_broken_structure_does_not_replace_the_good_one() {
     let mut reader = DdReader::new();
-    reader.read(&structure(0, 0)).unwrap();
+    reader.read(&structure(0, 0), ExtSeq(1)).unwrap();
     let whole = structure(8, 8);
     for cut in 4..whole.len() {
-        assert_eq!(reader.read(&whole[..cut]), Err(DdError::Malformed), "{cut}");
+        assert_eq!(reader.read(&whole[..cut], ExtSeq(1)), Err(DdError::Malformed), "{cut}");
     }
-    assert_eq!(reader.read(&[3, 0, 1]).unwrap().temporal, 1, "still the first structure");
-    reader.read(&whole).unwrap();
-    assert_eq!(reader.read(&[3, 0, 1]), Err(DdError::NoStructure));
+    assert_eq!(reader.read(&[3, 0, 1], ExtSeq(1)).unwrap().temporal, 1, "still the first structure");
+    reader.read(&whole, ExtSeq(1)).unwrap();
+    assert_eq!(reader.read(&[3, 0, 1], ExtSeq(1)), Err(DdError::NoStructure));
 }
 
 #[test]
@@ -403,7 +379,7 @@ fn structures_out_of_bounds_are_refused() {
         for _ in 0..500 {
             bits.put(0, 8);
         }
-        assert_eq!(DdReader::new().read(&bits.bytes), Err(DdError::Malformed), "{step}");
+        assert_eq!(DdReader::new().read(&bits.bytes, ExtSeq(1)), Err(DdError::Malformed), "{step}");
     }
 }
 
@@ -503,10 +479,10 @@ proptest! {
     ) {
         let mut reader = DdReader::new();
         if good {
-            reader.read(&structure(0, 0)).unwrap();
+            reader.read(&structure(0, 0), ExtSeq(1)).unwrap();
         }
-        let _ = reader.read(&first);
-        let _ = reader.read(&second);
+        let _ = reader.read(&first, ExtSeq(2));
+        let _ = reader.read(&second, ExtSeq(3));
     }
 
     #[test]

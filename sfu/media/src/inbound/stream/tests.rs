@@ -26,6 +26,8 @@ pub(in crate::inbound) fn meta(index: u64, received: Instant) -> PacketMeta {
             key_frame: true,
             spatial: 0,
             temporal: 0,
+            switch_up: false,
+            inter_layer: false,
             picture_id: None,
             tl0_pic_idx: None,
         },
@@ -34,6 +36,7 @@ pub(in crate::inbound) fn meta(index: u64, received: Instant) -> PacketMeta {
         orientation: None,
         playout_delay: None,
         dd: ArrayVec::<u8, MAX_DD>::new(),
+        frame: None,
         received,
     }
 }

@@ -10,6 +10,11 @@ impl<'a> Bits<'a> {
         Self { bytes, at: 0 }
     }
 
+    /// Bits read so far; a header extension has at most 255 bytes.
+    pub(super) fn at(&self) -> u16 {
+        self.at as u16
+    }
+
     /// An unsigned number of `n` bits, at most 32.
     pub(super) fn read(&mut self, n: u32) -> Option<u32> {
         let mut value = 0u32;

@@ -15,7 +15,12 @@ use arrayvec::ArrayVec;
 use crate::command::Codec;
 use crate::drop_reason::DropReason;
 
-pub use dd::{DdError, DdInfo, DdReader};
+#[cfg(test)]
+pub(crate) use dd::test_writer as dd_writer;
+pub use dd::{
+    DdError, DdInfo, DdReader, DecodeTarget, Indication, Indications, MAX_CHAINS, MAX_REFERENCES,
+    MAX_REWRITTEN, MAX_TARGETS, attached_targets, rewrite_dd,
+};
 
 /// What one packet shows about its frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +38,11 @@ pub struct PayloadInfo {
     pub spatial: u8,
     /// Temporal layer.
     pub temporal: u8,
+    /// More temporal layers may be added here. VP8 (Y bit): the frame refers to none but the temporal base. VP9 (U bit):
+    /// later pictures of higher temporal layers refer to none of those layers from before this picture.
+    pub switch_up: bool,
+    /// VP9: the frame refers to the spatial layer below in its picture.
+    pub inter_layer: bool,
     /// VP8 and VP9: the picture id, 7 or 15 bits.
     pub picture_id: Option<u16>,
     /// VP8 and VP9: index of the current temporal base picture.
@@ -47,6 +57,8 @@ impl PayloadInfo {
         key_frame: true,
         spatial: 0,
         temporal: 0,
+        switch_up: false,
+        inter_layer: false,
         picture_id: None,
         tl0_pic_idx: None,
     };

@@ -28,6 +28,8 @@ pub(super) fn inspect(payload: &[u8], marker: bool, dd: Option<&DdInfo>) -> Resu
         },
         spatial: 0,
         temporal: descriptor.temporal.or(dd.map(|dd| dd.temporal)).unwrap_or(0),
+        switch_up: descriptor.layer_sync,
+        inter_layer: false,
         picture_id: descriptor.picture_id,
         tl0_pic_idx: descriptor.tl0_pic_idx,
     })
@@ -62,6 +64,7 @@ struct Descriptor {
     picture_id: Option<u16>,
     tl0_pic_idx: Option<u8>,
     temporal: Option<u8>,
+    layer_sync: bool,
     len: usize,
 }
 
@@ -74,6 +77,7 @@ impl Descriptor {
             picture_id: None,
             tl0_pic_idx: None,
             temporal: None,
+            layer_sync: false,
             len: 1,
         };
         if first & 0x80 == 0 {
@@ -93,6 +97,7 @@ impl Descriptor {
         if flags & 0x30 != 0 {
             let &layer = payload.get(d.len)?;
             d.temporal = (flags & 0x20 != 0).then_some(layer >> 6);
+            d.layer_sync = flags & 0x20 != 0 && layer & 0x20 != 0;
             d.len += 1;
         }
         Some(d)

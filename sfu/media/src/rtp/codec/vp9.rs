@@ -41,6 +41,8 @@ fn read(payload: &[u8], marker: bool) -> Option<PayloadInfo> {
         key_frame: flags & P == 0,
         spatial: 0,
         temporal: 0,
+        switch_up: false,
+        inter_layer: false,
         picture_id: None,
         tl0_pic_idx: None,
     };
@@ -52,7 +54,9 @@ fn read(payload: &[u8], marker: bool) -> Option<PayloadInfo> {
     if flags & L != 0 {
         let layer = bytes.next()?;
         info.temporal = layer >> 5;
+        info.switch_up = layer & 0x10 != 0;
         info.spatial = layer >> 1 & 0x07;
+        info.inter_layer = layer & 0x01 != 0;
         if flags & F == 0 {
             info.tl0_pic_idx = Some(bytes.next()?);
         }
