@@ -162,6 +162,8 @@ pub struct RoomSettings {
     pub e2ee: E2ee,
     /// Participants at a time; 0 is no limit.
     pub max_participants: u32,
+    /// Once a room has more microphones than this, only the loudest so many are forwarded, and no silence; 0 is no limit.
+    pub max_forwarded_speakers: u16,
     /// Seconds that a room lasts that nobody has joined yet.
     pub empty_timeout_s: u64,
     /// Seconds that a room lasts after the last participant left.
@@ -187,6 +189,7 @@ impl Default for RoomSettings {
         Self {
             e2ee: E2ee::Required,
             max_participants: room.max_participants,
+            max_forwarded_speakers: room.max_forwarded_speakers,
             empty_timeout_s: room.empty_timeout.as_secs(),
             departure_timeout_s: room.departure_timeout.as_secs(),
             region: room.region,
@@ -205,6 +208,7 @@ impl From<RoomSettings> for RoomConfig {
                 E2ee::Optional => E2eePolicy::Optional,
             },
             max_participants: settings.max_participants,
+            max_forwarded_speakers: settings.max_forwarded_speakers,
             empty_timeout: Duration::from_secs(settings.empty_timeout_s.min(LONGEST_TIMEOUT_S)),
             departure_timeout: Duration::from_secs(settings.departure_timeout_s.min(LONGEST_TIMEOUT_S)),
             region: settings.region,

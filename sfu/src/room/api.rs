@@ -9,7 +9,7 @@ use livekit_protocol as proto;
 use sfu_control::messages::{Refusal, RoomEvent, SessionOpen};
 use sfu_control::token::Claims;
 use sfu_media::command::{Fingerprint, ShardCommand, ShardEvent};
-use sfu_media::ids::{PeerId, SubId, TrackId};
+use sfu_media::ids::{PeerId, SpeakerGroup, SubId, TrackId};
 
 /// The time of an input, read once by the node.
 #[derive(Debug, Clone, Copy)]
@@ -50,12 +50,18 @@ pub struct IdSource {
     peer: AtomicU64,
     track: AtomicU64,
     sub: AtomicU64,
+    speaker_group: AtomicU64,
 }
 
 impl IdSource {
     /// All ids start at 1.
     pub fn new() -> Self {
-        Self { peer: AtomicU64::new(1), track: AtomicU64::new(1), sub: AtomicU64::new(1) }
+        Self {
+            peer: AtomicU64::new(1),
+            track: AtomicU64::new(1),
+            sub: AtomicU64::new(1),
+            speaker_group: AtomicU64::new(1),
+        }
     }
 
     /// The next transport's id.
@@ -66,6 +72,11 @@ impl IdSource {
     /// The next track's id.
     pub fn track(&self) -> TrackId {
         TrackId(self.track.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// The next room's group of speakers.
+    pub fn speaker_group(&self) -> SpeakerGroup {
+        SpeakerGroup(self.speaker_group.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The next subscription's id.

@@ -46,6 +46,10 @@ pub struct RoomConfig {
     pub ping_interval: Duration,
     /// After what silence clients give their signalling connection up.
     pub ping_timeout: Duration,
+    /// Once a room has more microphones than this, only so many of them are forwarded at a time, the loudest, and silence
+    /// is not; 0 forwards all. More than eight at once nobody understands, and visits rarely have so many, so that there
+    /// the choice costs nothing and hides nothing.
+    pub max_forwarded_speakers: u16,
     /// Codecs that may be published, in order of preference.
     pub codecs: Vec<Codec>,
     /// Shown to clients as `ServerInfo.region`.
@@ -71,6 +75,7 @@ impl Default for RoomConfig {
             resume_timeout: Duration::from_secs(20),
             ping_interval: Duration::from_secs(5),
             ping_timeout: Duration::from_secs(15),
+            max_forwarded_speakers: 8,
             codecs: vec![Codec::Red, Codec::Opus, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264],
             region: String::new(),
             node_id: String::new(),

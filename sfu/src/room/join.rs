@@ -229,6 +229,7 @@ impl Room {
         if let Some(speakers) = self.speakers.active() {
             step.signal(Some(session), Message::SpeakersChanged(speakers));
         }
+        self.repeat_dynacast(key, step);
         self.quality.joined(key);
         self.restart_subscriber(key, step);
         if let Some(state) = &request.sync_state {

@@ -53,6 +53,10 @@ impl Room {
         let Some(mut p) = self.participants.remove(&key) else { return };
         self.identities.remove(&p.identity);
         self.quality.left(key);
+        self.lead.left(key);
+        for track in p.subs.keys() {
+            self.dynacast.touch(*track);
+        }
         self.renegotiate.remove(&key);
         for connection in p.transports.all() {
             if connection.is_open() {

@@ -6,17 +6,20 @@
 //!
 //! 1. the input changes the room's state and emits the commands that enforce the change, at once;
 //! 2. `updates` tells every client what changed in the roster, coalesced;
-//! 3. `negotiation` starts the description exchanges that the change needs, one per connection at a time.
+//! 3. `dynacast` tells publishers which layers somebody takes;
+//! 4. `negotiation` starts the description exchanges that the change needs, one per connection at a time.
 
 mod admin;
 mod api;
 mod config;
 mod data;
+mod dynacast;
 mod join;
 mod lifecycle;
 mod negotiation;
 mod participant;
 mod permissions;
+mod priority;
 mod publish;
 mod quality;
 pub mod sdp;
@@ -41,7 +44,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use sfu_control::messages::{ErrorCode, Refusal, RoomEvent};
 use sfu_media::command::{ShardCommand, ShardEvent};
-use sfu_media::ids::{PeerId, TrackId};
+use sfu_media::ids::{PeerId, SpeakerGroup, TrackId};
 
 pub use api::{AdminRequest, CallId, Effect, IdSource, MediaHost, Now, RoomInput, SessionId};
 pub use config::{E2eePolicy, RoomConfig};
@@ -85,6 +88,9 @@ pub struct Room {
     renegotiate: BTreeSet<Key>,
     speakers: speakers::Speakers,
     quality: quality::Quality,
+    dynacast: dynacast::Dynacast,
+    lead: priority::Lead,
+    speaker_group: SpeakerGroup,
     data: DataCounters,
 }
 
@@ -123,6 +129,7 @@ impl Room {
         now: Now,
     ) -> Self {
         let mut rng = StdRng::from_seed(seed);
+        let speaker_group = ids.speaker_group();
         Self {
             name: name.to_owned(),
             sid: format!("RM_{}", transports::token(&mut rng, 12)),
@@ -151,6 +158,9 @@ impl Room {
             renegotiate: BTreeSet::new(),
             speakers: speakers::Speakers::default(),
             quality: quality::Quality::new(now.instant),
+            dynacast: dynacast::Dynacast::default(),
+            lead: priority::Lead::default(),
+            speaker_group,
             data: DataCounters::default(),
         }
     }
@@ -186,6 +196,7 @@ impl Room {
         }
         self.expire(step);
         self.flush_updates(step);
+        self.flush_dynacast(step);
         self.flush_negotiation(step);
         step.effects.extend(reply);
         if self.finished {
@@ -203,6 +214,7 @@ impl Room {
             .chain(self.idle_deadline())
             .chain(self.speakers.deadline())
             .chain(self.quality_deadline())
+            .chain(self.dynacast.deadline())
             .min()
     }
 

@@ -184,8 +184,7 @@ impl Room {
         let codecs = connection.receive.iter().find(|s| s.mid == remote.mid).map(|s| s.codecs.clone());
         let Some(codecs) = codecs else { return };
         track.bind(remote.mid, codecs, &remote.codecs);
-        let (key, session, info) = (track.publisher, p.session, track.info.clone());
-        let quality = (track.kind == MediaKind::Video).then(|| track.all_qualities());
+        let (key, info, voice) = (track.publisher, track.info.clone(), track.is_voice());
         step.shard(ShardCommand::Publish {
             peer: connection.peer,
             mid: remote.mid,
@@ -194,9 +193,11 @@ impl Room {
         });
         self.changed(key, true);
         self.room_changed();
-        if let Some(quality) = quality {
-            step.signal(session, Message::SubscribedQualityUpdate(quality));
+        let max = self.config.max_forwarded_speakers;
+        if voice && max > 0 {
+            step.shard(ShardCommand::LimitSpeakers { track: id, group: self.speaker_group, max });
         }
+        self.begin_dynacast(id, step);
         self.track_event("track_published", key, &info, step);
         self.consider_track(id, step);
     }
@@ -211,6 +212,7 @@ impl Room {
         let Some(track) = self.tracks.remove(&id) else { return };
         self.track_sids.remove(track.sid());
         self.speakers.forget(id);
+        self.dynacast.forget(id);
         let key = track.publisher;
         let mut session = None;
         if let Some(p) = self.participants.get_mut(&key) {
@@ -254,6 +256,9 @@ impl Room {
             }
             self.changed(key, true);
         }
+        if muted {
+            self.silence(id, step);
+        }
     }
 
     /// The participant's own track of this sid.
@@ -268,6 +273,7 @@ impl Room {
         if !std::mem::replace(&mut track.codec_seen, true) && track.set_codec(codec) {
             let key = track.publisher;
             self.changed(key, true);
+            self.dynacast.touch(id);
         }
     }
 

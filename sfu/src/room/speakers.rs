@@ -43,7 +43,8 @@ impl Speakers {
 
     /// Who speaks now, for a client that comes back.
     pub(super) fn active(&self) -> Option<proto::SpeakersChanged> {
-        let speakers: Vec<_> = self.told.values().map(|(sid, level)| speaker(sid, *level)).collect();
+        let mut speakers: Vec<_> = self.told.values().map(|(sid, level)| speaker(sid, *level)).collect();
+        speakers.sort_by(|a, b| b.level.total_cmp(&a.level));
         (!speakers.is_empty()).then_some(proto::SpeakersChanged { speakers })
     }
 
@@ -87,6 +88,13 @@ impl Room {
         self.tell_speakers(step);
     }
 
+    /// A muted track is silent at once.
+    pub(super) fn silence(&mut self, track: TrackId, step: &mut Step<'_>) {
+        if self.speakers.levels.remove(&track).is_some() {
+            self.tell_speakers(step);
+        }
+    }
+
     pub(super) fn expire_speakers(&mut self, step: &mut Step<'_>) {
         if self.speakers.deadline().is_some_and(|at| at <= step.now.instant) {
             self.speakers.levels.clear();
@@ -97,6 +105,7 @@ impl Room {
 
     fn tell_speakers(&mut self, step: &mut Step<'_>) {
         let mut now: BTreeMap<Key, (String, f32)> = BTreeMap::new();
+        let mut exact = Vec::new();
         for (track, level) in &self.speakers.levels {
             let Some(track) = self.tracks.get(track) else { continue };
             let Some(p) = self.participants.get(&track.publisher) else { continue };
@@ -104,14 +113,20 @@ impl Room {
                 let stepped = (level * STEPS).ceil() / STEPS;
                 let entry = now.entry(track.publisher).or_insert_with(|| (p.sid.clone(), 0.0));
                 entry.1 = entry.1.max(stepped);
+                exact.push((*level, track.publisher));
             }
         }
+        exact.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let speaking: Vec<_> = exact.into_iter().map(|(_, key)| key).collect();
+        self.follow_speakers(&speaking, step);
         let told = &self.speakers.told;
         let started =
             now.iter().filter(|(key, value)| told.get(key) != Some(value)).map(|(_, v)| speaker(&v.0, v.1));
         let stopped =
             told.iter().filter(|(key, _)| !now.contains_key(key)).map(|(_, (sid, _))| speaker(sid, 0.0));
-        let speakers: Vec<_> = started.chain(stopped).collect();
+        // Loudest first, as LiveKit tells them.
+        let mut speakers: Vec<_> = started.chain(stopped).collect();
+        speakers.sort_by(|a, b| b.level.total_cmp(&a.level));
         if speakers.is_empty() {
             return;
         }

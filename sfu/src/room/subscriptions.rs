@@ -101,6 +101,7 @@ impl Room {
     fn start_sub(&mut self, key: Key, track_id: TrackId) {
         let Some(track) = self.tracks.get(&track_id) else { return };
         let Some(binding) = &track.binding else { return };
+        let speaks = self.speaks(track);
         let publisher = self.participants.get(&track.publisher).map(|p| p.sid.clone()).unwrap_or_default();
         let Some(p) = self.participants.get_mut(&key) else { return };
         if p.subs.contains_key(&track_id) {
@@ -128,8 +129,9 @@ impl Room {
             cname: Arc::from(publisher),
             codecs: binding.codecs.clone(),
         });
-        let target = track.target(p.settings.get(&track_id));
+        let target = track.target(p.settings.get(&track_id), speaks);
         p.subs.insert(track_id, Subscription { sub, live: None, target });
+        self.dynacast.touch(track_id);
         self.renegotiate.insert(key);
     }
 
@@ -137,6 +139,7 @@ impl Room {
     pub(super) fn drop_sub(&mut self, key: Key, track_id: TrackId, step: &mut Step<'_>) {
         let Some(p) = self.participants.get_mut(&key) else { return };
         let Some(subscription) = p.subs.remove(&track_id) else { return };
+        self.dynacast.touch(track_id);
         let connection = p.transports.receiving();
         connection.negotiation.remove_track(subscription.sub);
         if subscription.live.is_some() && connection.is_open() {
@@ -187,6 +190,7 @@ impl Room {
         }
         for (track_id, sub) in refused {
             p.wants.insert(track_id, false);
+            self.dynacast.touch(track_id);
             let track_sid = self.tracks.get(&track_id).map(|t| t.sid().to_owned()).unwrap_or_default();
             // A client can take back a codec that it is being sent.
             if p.subs.remove(&track_id).is_some_and(|s| s.live.is_some()) && open {
@@ -261,15 +265,17 @@ impl Room {
     ) {
         for sid in settings.track_sids.iter().take(self.config.max_subscriptions) {
             let Some(track) = self.track_sids.get(sid).and_then(|id| self.tracks.get(id)) else { continue };
+            let speaks = self.speaks(track);
             let Some(p) = self.participants.get_mut(&key) else { return };
             let own = proto::UpdateTrackSettings { track_sids: Vec::new(), ..settings.clone() };
-            let target = track.target(Some(&own));
+            let target = track.target(Some(&own), speaks);
             p.settings.insert(track.id, own);
             let open = p.transports.receiving_ref().is_open();
             if let Some(subscription) = p.subs.get_mut(&track.id)
                 && subscription.target != target
             {
                 subscription.target = target;
+                self.dynacast.touch(track.id);
                 if subscription.live.is_some() && open {
                     step.shard(ShardCommand::SetTarget { sub: subscription.sub, target });
                 }
@@ -296,9 +302,12 @@ impl Room {
     /// The layers of a track changed: the same wishes may mean other layers.
     pub(super) fn retarget(&mut self, track_id: TrackId, step: &mut Step<'_>) {
         let Some(track) = self.tracks.get(&track_id) else { return };
+        let speaks = self.speaks(track);
+        // The layers may have other names, too.
+        self.dynacast.touch(track_id);
         for p in self.participants.values_mut() {
             let open = p.transports.receiving_ref().is_open();
-            let target = track.target(p.settings.get(&track_id));
+            let target = track.target(p.settings.get(&track_id), speaks);
             if let Some(subscription) = p.subs.get_mut(&track_id)
                 && subscription.target != target
             {

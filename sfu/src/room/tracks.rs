@@ -8,6 +8,7 @@ use sfu_media::command::{Codec, CodecParams, MediaKind, SubscriptionTarget, Trac
 use sfu_media::ids::{Mid, TrackId};
 
 use super::participant::Key;
+use super::priority::priority;
 use super::sdp::PublishHint;
 
 /// Video layers of one track that are believed.
@@ -211,24 +212,41 @@ impl Track {
         TrackPolicy { require_encryption, muted: self.info.muted }
     }
 
-    /// The update by which publishers send all layers.
-    #[allow(deprecated)] // old SDKs read `subscribed_qualities`
-    pub(super) fn all_qualities(&self) -> proto::SubscribedQualityUpdate {
-        use proto::VideoQuality::{High, Low, Medium};
-        let qualities: Vec<_> = [Low, Medium, High]
-            .map(|quality| proto::SubscribedQuality { quality: quality as i32, enabled: true })
-            .into();
-        let codec = self.info.mime_type.rsplit('/').next().unwrap_or_default().to_ascii_lowercase();
-        proto::SubscribedQualityUpdate {
-            track_sid: self.info.sid.clone(),
-            subscribed_qualities: qualities.clone(),
-            subscribed_codecs: vec![proto::SubscribedCodec { codec, qualities }],
-        }
+    /// Somebody speaks on it, as far as one can tell: the sound of a shared screen goes on through every silence, and
+    /// stereo is for music.
+    #[allow(deprecated)] // old SDKs say `stereo` only
+    pub(super) fn is_voice(&self) -> bool {
+        let shared = self.info.source == proto::TrackSource::ScreenShareAudio as i32;
+        let stereo = self.info.audio_features.contains(&(proto::AudioTrackFeature::TfStereo as i32));
+        self.kind == MediaKind::Audio && !shared && !stereo && !self.info.stereo
     }
 
-    /// What a subscriber's settings mean for this track's layers.
+    /// What a subscriber's settings mean for this track. `speaks`: its publisher has the lead.
     #[allow(deprecated)] // `layers` is what all SDKs fill in
-    pub(super) fn target(&self, settings: Option<&proto::UpdateTrackSettings>) -> SubscriptionTarget {
+    pub(super) fn target(
+        &self,
+        settings: Option<&proto::UpdateTrackSettings>,
+        speaks: bool,
+    ) -> SubscriptionTarget {
+        let target = self.layers_wanted(settings);
+        let asked = settings.map_or(0, |s| s.priority);
+        let area = |width: u32, height: u32| u64::from(width) * u64::from(height);
+        let pixels = match settings.map_or(0, |s| area(s.width, s.height)) {
+            // A quality stands for the size of its layer.
+            0 => {
+                let layers = &self.info.layers;
+                let layer = layers.get(usize::from(target.max_spatial)).or(layers.last());
+                layer.map_or(0, |l| area(l.width, l.height))
+            }
+            pixels => pixels,
+        };
+        let priority = priority(self.kind, self.info.source, speaks, asked, pixels);
+        SubscriptionTarget { priority, ..target }
+    }
+
+    /// Which layers they mean.
+    #[allow(deprecated)] // `layers` is what all SDKs fill in
+    fn layers_wanted(&self, settings: Option<&proto::UpdateTrackSettings>) -> SubscriptionTarget {
         let Some(settings) = settings else { return SubscriptionTarget::default() };
         let mut target = SubscriptionTarget { enabled: !settings.disabled, ..Default::default() };
         if self.kind == MediaKind::Audio {
@@ -357,7 +375,7 @@ mod tests {
             (1280, 720, 2),
             (4000, 3000, u8::MAX),
         ] {
-            assert_eq!(track.target(Some(&size(w, h))).max_spatial, want, "{w}x{h}");
+            assert_eq!(track.layers_wanted(Some(&size(w, h))).max_spatial, want, "{w}x{h}");
         }
     }
 
@@ -365,7 +383,7 @@ mod tests {
     fn quality_fps_and_pause() {
         let track = camera();
         let of = |quality: proto::VideoQuality, fps, disabled| {
-            track.target(Some(&proto::UpdateTrackSettings {
+            track.layers_wanted(Some(&proto::UpdateTrackSettings {
                 quality: quality as i32,
                 fps,
                 disabled,
@@ -380,14 +398,36 @@ mod tests {
         assert_eq!(of(proto::VideoQuality::High, 7, false).max_temporal, 0);
         assert_eq!(of(proto::VideoQuality::High, 15, false).max_temporal, 1);
         assert_eq!(of(proto::VideoQuality::High, 30, false).max_temporal, u8::MAX);
-        assert_eq!(track.target(None), SubscriptionTarget::default());
+        assert_eq!(track.layers_wanted(None), SubscriptionTarget::default());
+    }
+
+    #[test]
+    fn larger_pictures_go_first() {
+        let track = camera();
+        let priority = |settings: Option<proto::UpdateTrackSettings>, speaks| {
+            track.target(settings.as_ref(), speaks).priority
+        };
+        let quality = |quality: proto::VideoQuality| {
+            Some(proto::UpdateTrackSettings { quality: quality as i32, ..Default::default() })
+        };
+        let order = [
+            priority(Some(size(100, 100)), true),
+            priority(Some(proto::UpdateTrackSettings { priority: 1, ..size(100, 100) }), false),
+            priority(Some(size(1920, 1080)), false),
+            priority(None, false),
+            priority(quality(proto::VideoQuality::Medium), false),
+            priority(quality(proto::VideoQuality::Low), false),
+            priority(Some(size(100, 100)), false),
+        ];
+        assert!(order.windows(2).all(|w| w[0] > w[1]), "{order:x?}");
+        assert_eq!(priority(None, false), priority(quality(proto::VideoQuality::High), false));
     }
 
     #[test]
     fn new_dimensions_scale_the_layers() {
         let mut track = camera();
         track.set_dimensions(640, 360);
-        assert_eq!(track.target(Some(&size(640, 360))).max_spatial, 2);
+        assert_eq!(track.layers_wanted(Some(&size(640, 360))).max_spatial, 2);
         assert_eq!(track.info.codecs[0].layers[0].width, 160);
         track.set_dimensions(0, 0);
         track.set_dimensions(u32::MAX, u32::MAX);

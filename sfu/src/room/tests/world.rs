@@ -30,6 +30,8 @@ pub(super) struct Shard {
     pub(super) subs: BTreeMap<SubId, (TrackId, PeerId, SubscriptionTarget)>,
     ever_subs: HashSet<SubId>,
     ssrcs: HashSet<(PeerId, u32)>,
+    /// How many targets were changed.
+    pub(super) targets_set: usize,
     /// Tracks of which only the loudest are forwarded, and how many.
     pub(super) limited: BTreeMap<TrackId, u16>,
     pub(super) sent: Vec<(PeerId, DataLabel, proto::DataPacket)>,
@@ -91,7 +93,10 @@ impl Shard {
                 self.subs.insert(*sub, (*track, *peer, *target));
             }
             ShardCommand::SetTarget { sub, target } => {
-                self.subs.get_mut(sub).expect("a target of no subscription").2 = *target;
+                let have = &mut self.subs.get_mut(sub).expect("a target of no subscription").2;
+                assert_ne!(have, target, "a target that it has already");
+                *have = *target;
+                self.targets_set += 1;
             }
             // Ends with its track when the publisher goes in the same step.
             ShardCommand::Unsubscribe { sub } => {
