@@ -2,14 +2,46 @@
 
 use std::time::{Duration, Instant};
 
+use super::acked_rate::AckedRate;
+use super::loss::LossControl;
+use super::packet_groups::PacketGroups;
+use super::probe::Probing;
+use super::queue_delay::{QueueDelay, RecentMin};
+use super::rate_control::{Path, RateControl, Step};
 use super::send_log::{PacketResult, SendLog};
+use super::sent_rate::SentRate;
+use super::trendline::{Trendline, Usage};
 use super::{Probe, ProbeId};
 use crate::rtcp::TwccFeedback;
+
+/// Round trip assumed before one is known, in µs.
+const DEFAULT_RTT: i64 = 200_000;
+/// Less than this share of the target sent: the source is the limit, not the path.
+const LIMITED: f64 = 0.7;
+/// A queue is drained within this time, or a round trip if that is longer, in µs.
+const DRAIN_TIME: i64 = 400_000;
+/// .. until no more than this is left, in µs.
+const DRAINED: i64 = 20_000;
+/// .. and for no longer than this beyond the round trip: what is left then is not ours.
+const MAX_DRAIN: i64 = 3_000_000;
+/// Share of the target that is always sent while a queue drains.
+const MIN_DRAIN: f64 = 0.3;
+/// Bytes in flight are what the round trip, the time between feedbacks and this much queue explain, in µs; beyond that
+/// feedback stays away, because a queue grew or the path is gone.
+const FLIGHT_QUEUE: i64 = 150_000;
+/// Time between two feedbacks assumed at most, in µs.
+const MAX_FEEDBACK_INTERVAL: i64 = 250_000;
+/// Share of the target that is sent while feedback stays away.
+const MIN_PUSHBACK: f64 = 0.2;
+/// Time without any feedback after which the estimate itself is halved, each time, in µs.
+const SILENCE: i64 = 2_000_000;
+/// Interval at which time alone is looked at while packets are in flight.
+const TICK: Duration = Duration::from_millis(100);
 
 /// Bounds of an [`Estimator`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EstimatorConfig {
-    /// Where it starts. The first probes try three and six times as much if that is wanted.
+    /// Where it starts. The first probe tries three times as much if that is wanted, further ones twice what was shown.
     pub start_bps: u64,
     /// Never estimates less: audio must pass even on the worst path.
     pub min_bps: u64,
@@ -18,7 +50,7 @@ pub struct EstimatorConfig {
 }
 
 impl Default for EstimatorConfig {
-    /// 500 kbit/s: nearly every path carries it, and the first probes reach 3 Mbit/s within a few round trips.
+    /// 500 kbit/s: nearly every path carries it, and probes reach 3 Mbit/s within a few round trips.
     fn default() -> Self {
         Self { start_bps: 500_000, min_bps: 30_000, max_bps: 50_000_000 }
     }
@@ -27,126 +59,313 @@ impl Default for EstimatorConfig {
 /// Estimates what the path to one peer carries, from its feedback.
 #[derive(Debug)]
 pub struct Estimator {
-    config: EstimatorConfig,
+    min: f64,
+    max: f64,
     epoch: Instant,
     log: SendLog,
     results: Vec<PacketResult>,
-    target: u64,
-    remb: Option<u64>,
-    rtt: Option<Duration>,
-    loss: f32,
-    last_report_increase: Option<Instant>,
-    has_twcc: bool,
+    sent: SentRate,
+    acked: AckedRate,
+    groups: PacketGroups,
+    trendline: Trendline,
+    rate: RateControl,
+    losses: LossControl,
+    queue: QueueDelay,
+    probing: Probing,
+    /// Smoothed, and the least of late without the receiver's pauses; µs.
+    rtt: Option<i64>,
+    least_rtt: RecentMin,
+    /// µs since `epoch`.
+    draining_since: Option<i64>,
+    feedback_at: Option<i64>,
+    feedback_interval: i64,
+    /// The first packet sent after the last feedback.
+    unanswered_since: Option<i64>,
+    limited: bool,
+    remb: Option<f64>,
+    report_loss: Option<f64>,
+    report_increase_at: Option<i64>,
+    /// `rate`, `losses` and `remb` in one.
+    estimate: f64,
+    /// `estimate` less what drains queues and what feedback that stays away takes.
+    target: f64,
+    tick_at: Option<Instant>,
 }
 
 impl Estimator {
     /// Nothing sent yet.
     pub fn new(config: EstimatorConfig, now: Instant) -> Self {
-        let max = config.max_bps.max(config.min_bps);
+        let min = config.min_bps.max(1000) as f64;
+        let max = (config.max_bps as f64).max(min);
+        let start = (config.start_bps as f64).clamp(min, max);
         Self {
-            config,
+            min,
+            max,
             epoch: now,
             log: SendLog::default(),
             results: Vec::with_capacity(256),
-            target: config.start_bps.clamp(config.min_bps, max),
-            remb: None,
+            sent: SentRate::default(),
+            acked: AckedRate::default(),
+            groups: PacketGroups::default(),
+            trendline: Trendline::new(),
+            rate: RateControl::new(start, min, max),
+            losses: LossControl::default(),
+            queue: QueueDelay::default(),
+            probing: Probing::default(),
             rtt: None,
-            loss: 0.0,
-            last_report_increase: None,
-            has_twcc: false,
+            least_rtt: RecentMin::default(),
+            draining_since: None,
+            feedback_at: None,
+            feedback_interval: 100_000,
+            unanswered_since: None,
+            limited: false,
+            remb: None,
+            report_loss: None,
+            report_increase_at: None,
+            estimate: start,
+            target: start,
+            tick_at: None,
         }
     }
 
     /// A packet of `size` bytes on the wire (IP and UDP headers included) with the transport-wide number `number` (in
     /// full, not its 16 bits) left. `probe`: the probe that it was sent for.
     pub fn on_sent(&mut self, number: u64, size: usize, probe: Option<ProbeId>, now: Instant) {
-        let now = self.micros(now);
-        self.log.on_sent(number, size, probe, now);
+        let at = self.micros(now);
+        self.log.on_sent(number, size, probe, at);
+        self.sent.on_sent(size, at);
+        self.unanswered_since.get_or_insert(at);
+        self.tick_at.get_or_insert(now + TICK);
     }
 
     /// Transport-wide feedback arrived. It may be late, twice, or about anything.
     pub fn on_feedback(&mut self, feedback: &TwccFeedback<'_>, now: Instant) {
         let at = self.micros(now);
-        self.results.clear();
-        self.log.on_feedback(feedback, at, &mut self.results);
-        let Some(last) = self.results.iter().rfind(|r| r.arrived_at.is_some()) else { return };
-        self.has_twcc = true;
-        self.on_rtt(Duration::from_micros((at - last.sent_at).max(0) as u64));
-        let lost = self.results.iter().filter(|r| r.arrived_at.is_none()).count();
-        self.loss += (lost as f32 / self.results.len() as f32 - self.loss) / 8.0;
+        let mut results = std::mem::take(&mut self.results);
+        results.clear();
+        self.log.on_feedback(feedback, at, &mut results);
+        if !results.is_empty() {
+            self.on_results(&mut results, at);
+        }
+        self.results = results;
     }
 
     /// The receiver's own estimate (draft-alvestrand-rmcat-remb): bounds the target from then on.
-    pub fn on_remb(&mut self, bps: u64, _now: Instant) {
-        self.remb = Some(bps);
+    pub fn on_remb(&mut self, bps: u64, now: Instant) {
+        self.remb = Some(bps as f64);
+        self.combine(self.micros(now));
     }
 
     /// A receiver report: `fraction_lost` in 1/256 since the one before, and the round trip if it tells. Controls the
-    /// rate only while the peer sends no transport-wide feedback (the GCC draft, section 6).
+    /// rate only while the peer sends no transport-wide feedback
+    /// ([draft-ietf-rmcat-gcc-02 section 6](https://datatracker.ietf.org/doc/html/draft-ietf-rmcat-gcc-02#section-6)).
     pub fn on_report(&mut self, fraction_lost: u8, rtt: Option<Duration>, now: Instant) {
-        if self.has_twcc {
+        if self.feedback_at.is_some() {
             return;
         }
+        let at = self.micros(now);
         if let Some(rtt) = rtt {
-            self.on_rtt(rtt);
+            self.on_rtt(i64::try_from(rtt.as_micros()).unwrap_or(i64::MAX).min(60_000_000));
         }
-        let loss = f32::from(fraction_lost) / 256.0;
-        self.loss = loss;
-        if fraction_lost > 25 {
-            self.target = self.target * u64::from(512 - u16::from(fraction_lost)) / 512;
-        } else if fraction_lost < 5
-            && self.last_report_increase.is_none_or(|at| now.saturating_duration_since(at).as_secs() >= 1)
+        let loss = f64::from(fraction_lost) / 256.0;
+        self.report_loss = Some(loss);
+        // More than half as much again as what is sent was never tried.
+        let tried = 1.5 * self.sent.bps(at) + 10_000.0;
+        if loss > 0.1 {
+            self.rate.set(self.rate.bps() * (1.0 - 0.5 * loss), at);
+        } else if loss < 0.02
+            && self.rate.bps() < tried
+            && self.report_increase_at.is_none_or(|last| at - last >= 1_000_000)
         {
-            self.last_report_increase = Some(now);
-            self.target = self.target * 108 / 100;
+            self.report_increase_at = Some(at);
+            self.rate.set((1.08 * self.rate.bps()).min(tried), at);
         }
-        self.target = self.target.clamp(self.config.min_bps, self.config.max_bps.max(self.config.min_bps));
+        self.combine(at);
     }
 
-    /// What is sent of what the subscriptions could use: `allocated_bps` is what the allocation gave out of the
-    /// target, `wanted_bps` what it would give out without a bound. Probes aim at `wanted_bps`.
-    pub fn set_demand(&mut self, _allocated_bps: u64, _wanted_bps: u64, _now: Instant) {}
+    /// What the subscriptions could use in all: `wanted_bps` is what they would take without a bound, `allocated_bps`
+    /// what they were given of the target. Probes aim at `wanted_bps`, never above.
+    pub fn set_demand(&mut self, allocated_bps: u64, wanted_bps: u64, now: Instant) {
+        let at = self.micros(now);
+        self.probing.set_wanted(wanted_bps.max(allocated_bps) as f64, at);
+    }
 
     /// What may be sent now, media and retransmissions and all headers.
     pub fn target_bps(&self) -> u64 {
-        self.target.min(self.remb.unwrap_or(u64::MAX)).max(self.config.min_bps)
+        self.target as u64
     }
 
     /// How fast a burst (a key frame) may leave.
     pub fn pacing_bps(&self) -> u64 {
-        self.target_bps() * 5 / 2
+        (2.5 * self.target) as u64
     }
 
-    /// Round trip, smoothed; feedback includes how long the receiver waited before it wrote.
+    /// Round trip, smoothed. That from feedback is without the pauses that the receiver makes between two.
     pub fn rtt(&self) -> Option<Duration> {
-        self.rtt
+        self.rtt.map(|rtt| Duration::from_micros(rtt.max(0) as u64))
     }
 
-    /// Share of packets lost recently, 0 to 1.
+    /// Share of packets lost in the last seconds, 0 to 1.
     pub fn loss(&self) -> f32 {
-        self.loss
+        self.report_loss.filter(|_| self.feedback_at.is_none()).unwrap_or_else(|| self.losses.average())
+            as f32
     }
 
-    /// A probe to be started now. To be asked after every feedback, timeout and change of demand.
-    pub fn poll_probe(&mut self, _now: Instant) -> Option<Probe> {
-        None
-    }
-
-    /// When [`Self::handle_timeout`] wants to be called.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        None
-    }
-
-    /// Time passed.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
-
-    /// Bytes sent that no feedback spoke of yet.
+    /// Bytes sent after the last packet that a feedback spoke of.
     pub fn in_flight_bytes(&self) -> u64 {
         self.log.in_flight_bytes()
     }
 
-    fn on_rtt(&mut self, sample: Duration) {
-        self.rtt = Some(self.rtt.map_or(sample, |rtt| (rtt * 7 + sample) / 8));
+    /// A probe to be started now. To be asked after every feedback, timeout and change of demand.
+    pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
+        let at = self.micros(now);
+        // A probe needs transport-wide feedback, and a path that is not busy with a queue already.
+        let free = self.feedback_at.is_some()
+            && self.draining_since.is_none()
+            && self.target >= self.estimate
+            && self.trendline.usage() != Usage::Over
+            && self.remb.is_none_or(|remb| remb > self.estimate);
+        if !free {
+            return None;
+        }
+        self.probing.poll(self.estimate, at)
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        let probe = self.feedback_at.and_then(|_| self.probing.due_at(self.estimate, self.rtt_micros()));
+        let probe = probe.map(|at| self.epoch + Duration::from_micros(at.max(0) as u64));
+        [self.tick_at, probe].into_iter().flatten().min()
+    }
+
+    /// Time passed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        let at = self.micros(now);
+        self.probing.handle_timeout(self.rtt_micros(), at);
+        if self.tick_at.is_none_or(|tick| now < tick) {
+            return;
+        }
+        self.tick_at = (self.unanswered_since.is_some() || self.draining_since.is_some()).then(|| now + TICK);
+        if self.feedback_at.is_some() && self.unanswered_since.is_some_and(|since| at - since >= SILENCE) {
+            self.unanswered_since = Some(at);
+            self.rate.set(0.5 * self.rate.bps(), at);
+            self.probing.on_congestion(at);
+        }
+        self.combine(at);
+    }
+
+    fn on_results(&mut self, results: &mut [PacketResult], at: i64) {
+        let rtt_limit = 2 * MAX_FEEDBACK_INTERVAL;
+        if let Some(last) = self.feedback_at {
+            let interval = (at - last).min(rtt_limit);
+            self.feedback_interval += (interval - self.feedback_interval) / 8;
+        }
+        self.feedback_at = Some(at);
+        self.unanswered_since = (self.log.in_flight_bytes() > 0).then_some(at);
+
+        let limited = self.sent.bps(at) < LIMITED * self.target;
+        if self.limited && !limited {
+            self.acked.expect_change();
+        }
+        self.limited = limited;
+
+        let acked = self.acked.bps();
+        self.losses.on_results(results, self.rate.bps(), acked);
+
+        // The delay is in the order of arrival; numbers break ties, so that the order is one.
+        results.sort_unstable_by_key(|result| (result.arrived_at, result.number));
+        let newest_arrival = results.last().and_then(|result| result.arrived_at);
+        let mut least_delay = i64::MAX;
+        let mut rtt = i64::MAX;
+        let mut probed = None;
+        for result in results.iter() {
+            let Some(arrived_at) = result.arrived_at else { continue };
+            self.acked.on_arrival(arrived_at, result.size, limited);
+            least_delay = least_delay.min(arrived_at.saturating_sub(result.sent_at));
+            let waited = newest_arrival.map_or(0, |newest| newest.saturating_sub(arrived_at));
+            rtt = rtt.min((at - result.sent_at).saturating_sub(waited));
+            if let Some(delta) = self.groups.on_packet(result.sent_at, arrived_at) {
+                self.trendline.on_delta(delta);
+            }
+            probed = self.probing.on_result(result).or(probed);
+        }
+        if newest_arrival.is_some() {
+            self.queue.on_delay(least_delay, at);
+            let rtt = rtt.clamp(0, 60_000_000);
+            self.least_rtt.add(rtt, at);
+            self.on_rtt(rtt);
+            self.control(probed, at);
+        }
+        self.combine(at);
+    }
+
+    /// Lets the delay and what a probe showed change the rate.
+    fn control(&mut self, probed: Option<f64>, at: i64) {
+        let usage = self.trendline.usage();
+        // What is lost whatever is sent is carried by the link up to there.
+        let carried = 1.0 / (1.0 - self.losses.inherent());
+        let acked = if usage == Usage::Over { self.acked.congested_bps() } else { self.acked.bps() };
+        let acked = acked.map(|bps| bps * carried);
+        let arrives_as_sent = acked.is_some_and(|acked| acked >= 0.9 * self.sent.bps(at));
+        let path = Path { acked, rtt: self.rtt_micros(), limited: self.limited && arrives_as_sent };
+        let step = self.rate.update(usage, path, at);
+        if step == Step::Fell || usage == Usage::Over {
+            self.probing.on_congestion(at);
+        }
+        if step == Step::Fell {
+            self.draining_since = Some(at);
+            self.tick_at.get_or_insert(self.epoch + Duration::from_micros(at.max(0) as u64) + TICK);
+        }
+        let probed = probed.map(|bps| bps * carried);
+        if let Some(bps) = probed.filter(|bps| *bps > self.rate.bps() && usage != Usage::Over) {
+            self.rate.on_probe(bps, at);
+            self.losses.on_probe(bps);
+            self.acked.expect_change();
+        }
+        self.probing.on_feedback_end(probed, at);
+    }
+
+    /// The estimate from its parts, and what may be sent of it now.
+    fn combine(&mut self, now: i64) {
+        let rate = self.rate.bps();
+        let rate = self.losses.bps().map_or(rate, |losses| rate.min(losses));
+        self.estimate = self.remb.map_or(rate, |remb| rate.min(remb)).clamp(self.min, self.max);
+        let share = self.drain_share(now).min(self.pushback_share());
+        self.target = (self.estimate * share).clamp(self.min, self.max);
+    }
+
+    /// The share of the estimate that lets the queue drain.
+    fn drain_share(&mut self, now: i64) -> f64 {
+        let Some(since) = self.draining_since else { return 1.0 };
+        let queue = self.queue.micros();
+        let rtt = self.rtt_micros();
+        if queue <= DRAINED {
+            self.draining_since = None;
+            return 1.0;
+        }
+        if now - since > MAX_DRAIN + rtt {
+            self.draining_since = None;
+            self.queue.rebase(now);
+            return 1.0;
+        }
+        (1.0 - queue as f64 / DRAIN_TIME.max(rtt) as f64).max(MIN_DRAIN)
+    }
+
+    /// The share of the estimate that the bytes in flight allow: they grow before any feedback can tell of a queue.
+    fn pushback_share(&self) -> f64 {
+        let Some(rtt) = self.least_rtt.get() else { return 1.0 };
+        let explained = rtt + self.feedback_interval.min(MAX_FEEDBACK_INTERVAL) + FLIGHT_QUEUE;
+        let allowed = self.estimate * explained as f64 / 8e6 + 3000.0;
+        let in_flight = self.log.in_flight_bytes() as f64;
+        if in_flight <= allowed { 1.0 } else { (allowed / in_flight).max(MIN_PUSHBACK) }
+    }
+
+    fn on_rtt(&mut self, sample: i64) {
+        self.rtt = Some(self.rtt.map_or(sample, |rtt| rtt + (sample - rtt) / 8));
+    }
+
+    fn rtt_micros(&self) -> i64 {
+        self.rtt.unwrap_or(DEFAULT_RTT)
     }
 
     fn micros(&self, now: Instant) -> i64 {

@@ -15,8 +15,18 @@
 //!
 //! Pure: no packets, no clock. Rates are bits per second (`bps`), sizes bytes on the wire.
 
+mod acked_rate;
 mod estimator;
+mod loss;
+mod packet_groups;
+mod probe;
+mod queue_delay;
+mod rate_control;
 mod send_log;
+mod sent_rate;
+#[cfg(test)]
+mod tests;
+mod trendline;
 
 use std::num::NonZeroU32;
 use std::time::Duration;

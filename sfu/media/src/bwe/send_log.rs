@@ -29,6 +29,8 @@ struct Sent {
     size: u32,
     probe: Option<ProbeId>,
     state: State,
+    /// All bytes sent up to this packet, itself included.
+    upto: u64,
 }
 
 /// What one feedback says of one packet.
@@ -52,7 +54,9 @@ pub(super) struct SendLog {
     /// Number of the first of `sent`.
     first: u64,
     sent: VecDeque<Sent>,
-    in_flight_bytes: u64,
+    /// All bytes sent, and those up to the last packet that a feedback spoke of, or that is forgotten.
+    sent_bytes: u64,
+    known_bytes: u64,
     /// The last reference time, and what it is in µs since the first, unwrapped.
     reference: Option<(u32, i64)>,
 }
@@ -61,7 +65,6 @@ impl SendLog {
     /// A packet left at `now` µs. A number given before is ignored.
     pub(super) fn on_sent(&mut self, number: u64, size: usize, probe: Option<ProbeId>, now: i64) {
         let size = u32::try_from(size).unwrap_or(u32::MAX);
-        let sent = Sent { sent_at: now, size, probe, state: State::InFlight };
         let next = self.next();
         if self.sent.is_empty() || number.saturating_sub(next) > MAX_GAP {
             self.clear();
@@ -69,16 +72,22 @@ impl SendLog {
         } else if number < next {
             let slot = number.checked_sub(self.first).and_then(|at| self.sent.get_mut(at as usize));
             if let Some(slot) = slot.filter(|slot| slot.state == State::Unused) {
-                *slot = sent;
-                self.in_flight_bytes += u64::from(size);
+                *slot = Sent { sent_at: now, size, probe, state: State::InFlight, upto: slot.upto };
             }
             return;
         } else {
-            let unused = Sent { sent_at: now, size: 0, probe: None, state: State::Unused };
+            let unused =
+                Sent { sent_at: now, size: 0, probe: None, state: State::Unused, upto: self.sent_bytes };
             self.sent.extend((next..number).map(|_| unused));
         }
-        self.sent.push_back(sent);
-        self.in_flight_bytes += u64::from(size);
+        self.sent_bytes += u64::from(size);
+        self.sent.push_back(Sent {
+            sent_at: now,
+            size,
+            probe,
+            state: State::InFlight,
+            upto: self.sent_bytes,
+        });
         self.forget(now);
     }
 
@@ -101,9 +110,7 @@ impl SendLog {
                 (State::InFlight, None) => slot.state = State::Lost,
                 _ => continue,
             }
-            if !was_lost {
-                self.in_flight_bytes = self.in_flight_bytes.saturating_sub(u64::from(slot.size));
-            }
+            self.known_bytes = self.known_bytes.max(slot.upto);
             out.push(PacketResult {
                 number,
                 sent_at: slot.sent_at,
@@ -116,9 +123,10 @@ impl SendLog {
         self.forget(now);
     }
 
-    /// Bytes sent that no feedback spoke of yet.
+    /// Bytes sent after the last packet that a feedback spoke of. Packets that a lost feedback spoke of do not count
+    /// once a later one arrived.
     pub(super) fn in_flight_bytes(&self) -> u64 {
-        self.in_flight_bytes
+        self.sent_bytes - self.known_bytes
     }
 
     fn next(&self) -> u64 {
@@ -127,7 +135,7 @@ impl SendLog {
 
     fn clear(&mut self) {
         self.sent.clear();
-        self.in_flight_bytes = 0;
+        self.known_bytes = self.sent_bytes;
     }
 
     fn forget(&mut self, now: i64) {
@@ -141,9 +149,7 @@ impl SendLog {
             if !done && self.sent.len() <= MAX_PACKETS {
                 break;
             }
-            if sent.state == State::InFlight {
-                self.in_flight_bytes = self.in_flight_bytes.saturating_sub(u64::from(sent.size));
-            }
+            self.known_bytes = self.known_bytes.max(sent.upto);
             self.sent.pop_front();
             self.first += 1;
         }
@@ -223,7 +229,7 @@ mod tests {
         log.on_sent(5, 100, None, MAX_AGE + 2);
         log.on_sent(4, 50, None, MAX_AGE + 3);
         log.on_sent(4, 50, None, MAX_AGE + 4);
-        assert_eq!(log.in_flight_bytes(), 250);
+        assert_eq!(log.in_flight_bytes(), 200);
         log.on_sent(100_000, 100, None, MAX_AGE + 5);
         assert_eq!((log.first, log.sent.len(), log.in_flight_bytes()), (100_000, 1, 100));
         for number in 100_001..200_000 {

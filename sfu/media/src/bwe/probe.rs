@@ -1,0 +1,249 @@
+//! Bursts of a known rate: when to send one, and what its arrival says (libwebrtc's `ProbeController` and
+//! `ProbeBitrateEstimator`).
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use super::send_log::PacketResult;
+use super::{Probe, ProbeId};
+
+/// How long a probe lasts.
+const DURATION: Duration = Duration::from_millis(15);
+/// Packets of a probe at least; two are no rate.
+const MIN_PACKETS: usize = 5;
+/// Share of its packets and bytes that must have arrived.
+const MIN_SHARE: f64 = 0.6;
+/// A result of at least this share of the probed rate calls for the next probe.
+const SUCCESS: f64 = 0.7;
+/// What arrived at less than this share of the sent rate filled the link: its rate is the link's.
+const SATURATED: f64 = 0.9;
+/// .. of which this share is taken, so as not to build a queue at once.
+const OF_SATURATED: f64 = 0.95;
+/// The first probe against where the estimate starts.
+const FIRST: f64 = 3.0;
+/// Every further one against what is known.
+const NEXT: f64 = 2.0;
+/// How long a result may take beyond the round trip, in µs.
+const MAX_WAIT: i64 = 1_000_000;
+/// Pause after a probe that failed, and the longest that it doubles to, in µs.
+const MIN_PAUSE: i64 = 1_000_000;
+const MAX_PAUSE: i64 = 5_000_000;
+/// Demand that grew this much is worth a probe at once.
+const DEMAND_STEP: f64 = 1.2;
+
+/// What one probe's packets did.
+#[derive(Debug, Clone, Copy)]
+struct Cluster {
+    probe: Probe,
+    started_at: i64,
+    packets: usize,
+    bytes: u64,
+    first_sent: i64,
+    last_sent: i64,
+    last_sent_size: u32,
+    first_arrived: i64,
+    first_arrived_size: u32,
+    last_arrived: i64,
+}
+
+impl Cluster {
+    fn new(probe: Probe, now: i64) -> Self {
+        Self {
+            probe,
+            started_at: now,
+            packets: 0,
+            bytes: 0,
+            first_sent: i64::MAX,
+            last_sent: i64::MIN,
+            last_sent_size: 0,
+            first_arrived: i64::MAX,
+            first_arrived_size: 0,
+            last_arrived: i64::MIN,
+        }
+    }
+
+    fn add(&mut self, sent: i64, arrived: i64, size: u32) {
+        self.packets += 1;
+        self.bytes += u64::from(size);
+        self.first_sent = self.first_sent.min(sent);
+        if sent >= self.last_sent {
+            (self.last_sent, self.last_sent_size) = (sent, size);
+        }
+        if arrived < self.first_arrived {
+            (self.first_arrived, self.first_arrived_size) = (arrived, size);
+        }
+        self.last_arrived = self.last_arrived.max(arrived);
+    }
+
+    fn bps(&self) -> Option<f64> {
+        let enough = self.packets as f64 >= MIN_SHARE * self.probe.min_packets as f64
+            && self.bytes as f64 >= MIN_SHARE * self.probe.min_bytes as f64;
+        let sent_for = self.last_sent.saturating_sub(self.first_sent);
+        let arrived_for = self.last_arrived.saturating_sub(self.first_arrived);
+        if !enough || sent_for <= 0 || arrived_for <= 0 || sent_for > 1_000_000 || arrived_for > 1_000_000 {
+            return None;
+        }
+        // The rate between the first and the last packet does not count one of them.
+        let sent = 8e6 * self.bytes.saturating_sub(u64::from(self.last_sent_size)) as f64 / sent_for as f64;
+        let arrived =
+            8e6 * self.bytes.saturating_sub(u64::from(self.first_arrived_size)) as f64 / arrived_for as f64;
+        if arrived > 2.0 * sent {
+            return None;
+        }
+        Some(if arrived < SATURATED * sent { OF_SATURATED * arrived } else { arrived.min(sent) })
+    }
+}
+
+/// Decides on probes.
+#[derive(Debug, Default)]
+pub(super) struct Probing {
+    last_id: u32,
+    active: Option<Cluster>,
+    /// Rate of the next one, if the last one succeeded.
+    next_bps: Option<f64>,
+    /// When the next one may be, in µs.
+    next_at: i64,
+    pause: i64,
+    wanted: f64,
+    began: bool,
+}
+
+impl Probing {
+    /// The subscriptions could use `wanted` bps now.
+    pub(super) fn set_wanted(&mut self, wanted: f64, now: i64) {
+        if wanted > DEMAND_STEP * self.wanted {
+            self.next_at = now;
+            self.pause = 0;
+        }
+        self.wanted = wanted;
+    }
+
+    /// When the next probe may be due, in µs; `None`: nothing more is wanted than `target`.
+    pub(super) fn due_at(&self, target: f64, rtt: i64) -> Option<i64> {
+        match &self.active {
+            Some(active) => Some(active.started_at + MAX_WAIT + rtt),
+            None => (self.wanted > target).then_some(self.next_at),
+        }
+    }
+
+    /// A probe to be sent now, for `target` bps is too little.
+    pub(super) fn poll(&mut self, target: f64, now: i64) -> Option<Probe> {
+        if self.active.is_some() || now < self.next_at || self.wanted <= target {
+            return None;
+        }
+        let factor = if self.began { NEXT } else { FIRST };
+        let bps = self.next_bps.take().unwrap_or(factor * target).max(target).min(self.wanted);
+        self.began = true;
+        self.last_id = self.last_id.wrapping_add(1).max(1);
+        let probe = Probe {
+            id: ProbeId(NonZeroU32::new(self.last_id).unwrap_or(NonZeroU32::MIN)),
+            bps: bps as u64,
+            min_bytes: (bps * DURATION.as_secs_f64() / 8.0) as usize,
+            min_packets: MIN_PACKETS,
+            duration: DURATION,
+        };
+        self.active = Some(Cluster::new(probe, now));
+        Some(probe)
+    }
+
+    /// A feedback spoke of a packet of a probe. What the probe showed so far in bps, if that is enough.
+    pub(super) fn on_result(&mut self, result: &PacketResult) -> Option<f64> {
+        let active = self.active.as_mut().filter(|active| Some(active.probe.id) == result.probe)?;
+        active.add(result.sent_at, result.arrived_at?, result.size);
+        active.bps()
+    }
+
+    /// All of a feedback was seen; the probe showed `bps`, which is more than before or not. If it is over, decides what
+    /// follows.
+    pub(super) fn on_feedback_end(&mut self, bps: Option<f64>, now: i64) {
+        let (Some(active), Some(bps)) = (self.active, bps) else { return };
+        if bps >= SUCCESS * active.probe.bps as f64 {
+            self.active = None;
+            self.pause = 0;
+            self.next_at = now;
+            self.next_bps = (bps < self.wanted).then_some(NEXT * bps);
+        } else if active.packets >= active.probe.min_packets {
+            self.fail(now);
+        }
+    }
+
+    /// Time passed: a probe whose packets were lost or never sent is over.
+    pub(super) fn handle_timeout(&mut self, rtt: i64, now: i64) {
+        if self.active.is_some_and(|active| now >= active.started_at + MAX_WAIT + rtt) {
+            self.fail(now);
+        }
+    }
+
+    /// The path is congested: no probe now, nor right after.
+    pub(super) fn on_congestion(&mut self, now: i64) {
+        self.next_bps = None;
+        self.next_at = self.next_at.max(now + self.pause.max(MIN_PAUSE));
+    }
+
+    fn fail(&mut self, now: i64) {
+        self.active = None;
+        self.next_bps = None;
+        self.pause = (2 * self.pause).clamp(MIN_PAUSE, MAX_PAUSE);
+        self.next_at = self.next_at.max(now + self.pause);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sends a probe through a link of `link` bps and returns what it showed.
+    fn through(probing: &mut Probing, probe: Probe, link: f64, from: i64) -> Option<f64> {
+        let mut arrived = from;
+        let mut shown = None;
+        let packets = (probe.min_bytes / 1200 + 1).max(probe.min_packets) as i64;
+        for n in 0..packets {
+            let sent_at = from + n * (9600e6 / probe.bps as f64) as i64;
+            arrived = arrived.max(sent_at) + (9600e6 / link) as i64;
+            shown = probing.on_result(&PacketResult {
+                number: n as u64,
+                sent_at,
+                arrived_at: Some(arrived),
+                size: 1200,
+                probe: Some(probe.id),
+                was_lost: false,
+            });
+        }
+        probing.on_feedback_end(shown, arrived);
+        shown
+    }
+
+    #[test]
+    fn grows_while_it_succeeds_and_never_above_what_is_wanted() {
+        let mut probing = Probing::default();
+        assert_eq!(probing.poll(5e5, 0), None);
+        probing.set_wanted(4e6, 0);
+        let first = probing.poll(5e5, 0).unwrap();
+        assert_eq!(first.bps, 1_500_000);
+        assert_eq!(probing.poll(5e5, 0), None, "one at a time");
+        let shown = through(&mut probing, first, 1e7, 1000).unwrap();
+        assert!((1.4e6..1.51e6).contains(&shown), "{shown}");
+        let second = probing.poll(shown, 200_000).unwrap();
+        assert!((2.9e6..3.1e6).contains(&(second.bps as f64)));
+        let shown = through(&mut probing, second, 1e7, 200_000).unwrap();
+        let third = probing.poll(shown, 400_000).unwrap();
+        assert_eq!(third.bps, 4_000_000);
+        through(&mut probing, third, 1e7, 400_000).unwrap();
+        assert_eq!(probing.poll(4e6, 500_000), None);
+    }
+
+    #[test]
+    fn shows_the_link_when_it_is_slower_and_waits_then() {
+        let mut probing = Probing::default();
+        probing.set_wanted(4e6, 0);
+        let probe = probing.poll(1e6, 0).unwrap();
+        let shown = through(&mut probing, probe, 1.2e6, 0).unwrap();
+        assert!((1.1e6..1.2e6).contains(&shown), "{shown}");
+        assert_eq!(probing.poll(shown, 300_000), None);
+        let due = probing.due_at(shown, 0).unwrap();
+        assert!(probing.poll(shown, due).is_some());
+        // One that never leaves or arrives is over after a while.
+        probing.handle_timeout(50_000, due + 1_050_000);
+        assert!(probing.poll(shown, due + 1_050_000 + MAX_PAUSE).is_some());
+    }
+}

@@ -1,0 +1,250 @@
+//! The delay-based rate: additive increase near the known capacity, multiplicative elsewhere, multiplicative decrease
+//! (libwebrtc's `AimdRateControl` and `LinkCapacityEstimator`; the GCC draft, section 5.5).
+
+use super::trendline::Usage;
+
+/// What is left of the acknowledged rate after overuse.
+const BETA: f64 = 0.85;
+/// Growth a second while the capacity is unknown.
+const GROWTH: f64 = 0.08;
+/// Bits of a packet: what additive increase adds every response time.
+const PACKET_BITS: f64 = 1200.0 * 8.0;
+
+/// The capacity at which overuse was seen, kbit/s, with its variance normalised by the mean.
+#[derive(Debug, Default)]
+struct LinkCapacity {
+    estimate: Option<f64>,
+    variance: f64,
+}
+
+impl LinkCapacity {
+    fn on_overuse(&mut self, acked: f64) {
+        self.update(acked / 1000.0, 0.05);
+    }
+
+    fn on_probe(&mut self, bps: f64) {
+        self.update(bps / 1000.0, 0.5);
+    }
+
+    fn update(&mut self, sample: f64, alpha: f64) {
+        let estimate = self.estimate.map_or(sample, |e| (1.0 - alpha) * e + alpha * sample);
+        let error = estimate - sample;
+        let variance = (1.0 - alpha) * self.variance + alpha * error * error / estimate.max(1.0);
+        self.variance = variance.clamp(0.4, 2.5);
+        self.estimate = Some(estimate);
+    }
+
+    /// Three deviations around the estimate, in bps.
+    fn bounds(&self) -> Option<(f64, f64)> {
+        let estimate = self.estimate?;
+        let deviation = 3.0 * (self.variance * estimate).sqrt();
+        Some(((estimate - deviation).max(0.0) * 1000.0, (estimate + deviation) * 1000.0))
+    }
+}
+
+/// What an update did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    Held,
+    Grew,
+    Fell,
+}
+
+/// The delay-based rate.
+#[derive(Debug)]
+pub(super) struct RateControl {
+    bps: f64,
+    min: f64,
+    max: f64,
+    capacity: LinkCapacity,
+    /// Overuse was the last thing that happened: wait for a steady delay.
+    holding: bool,
+    changed_at: Option<i64>,
+    decreased_at: Option<i64>,
+}
+
+/// What an update knows of the path.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Path {
+    /// Rate that arrives, in bps.
+    pub(super) acked: Option<f64>,
+    /// µs.
+    pub(super) rtt: i64,
+    /// Less is sent than may be, so that neither growth nor a fall of what arrives says much.
+    pub(super) limited: bool,
+}
+
+impl RateControl {
+    pub(super) fn new(start: f64, min: f64, max: f64) -> Self {
+        Self {
+            bps: start,
+            min,
+            max,
+            capacity: LinkCapacity::default(),
+            holding: false,
+            changed_at: None,
+            decreased_at: None,
+        }
+    }
+
+    pub(super) fn bps(&self) -> f64 {
+        self.bps
+    }
+
+    /// A probe showed that the path carries `bps`.
+    pub(super) fn on_probe(&mut self, bps: f64, now: i64) {
+        if self.capacity.bounds().is_some_and(|(_, upper)| bps > upper) {
+            self.capacity = LinkCapacity::default();
+        } else if self.capacity.estimate.is_some() {
+            self.capacity.on_probe(bps);
+        }
+        self.set(bps, now);
+    }
+
+    /// Something else than the delay made the rate fall.
+    pub(super) fn set(&mut self, bps: f64, now: i64) {
+        self.bps = bps.clamp(self.min, self.max);
+        self.changed_at = Some(now);
+    }
+
+    /// Time passed at `now` µs, and the delay does what `usage` says.
+    pub(super) fn update(&mut self, usage: Usage, path: Path, now: i64) -> Step {
+        let since = (now - self.changed_at.unwrap_or(now)).clamp(0, 1_000_000) as f64 / 1e6;
+        match usage {
+            Usage::Over => {
+                self.changed_at = Some(now);
+                return self.decrease(path, now);
+            }
+            Usage::Under => {
+                self.holding = true;
+                self.changed_at = Some(now);
+                return Step::Held;
+            }
+            Usage::Normal if self.holding => {
+                self.holding = false;
+                self.changed_at = Some(now);
+                return Step::Held;
+            }
+            Usage::Normal => {}
+        }
+        self.changed_at = Some(now);
+        if let (Some(acked), Some((_, upper))) = (path.acked, self.capacity.bounds())
+            && acked > upper
+        {
+            self.capacity = LinkCapacity::default();
+        }
+        // What is not tried is not known: the rate may be half as much again as what arrives.
+        let limit = path.acked.map_or(self.bps, |acked| 1.5 * acked + 10_000.0);
+        if self.bps >= limit {
+            return Step::Held;
+        }
+        let step = match self.capacity.estimate {
+            Some(_) => self.additive_bps(path.rtt) * since,
+            None => (self.bps * GROWTH * since).max(1000.0 * since),
+        };
+        self.bps = (self.bps + step).min(limit).min(self.max);
+        Step::Grew
+    }
+
+    /// Bits per second to add each second: one packet every response time, and no less than 4 kbit/s.
+    fn additive_bps(&self, rtt: i64) -> f64 {
+        let frame_bits = self.bps / 30.0;
+        let packets = (frame_bits / PACKET_BITS).ceil().max(1.0);
+        let response = 2.0 * (rtt as f64 / 1e6 + 0.1);
+        (frame_bits / packets / response).max(4000.0)
+    }
+
+    fn decrease(&mut self, path: Path, now: i64) -> Step {
+        self.holding = true;
+        let Some(acked) = path.acked else {
+            // Overuse before anything is known.
+            return if self.may_decrease(None, path.rtt, now) {
+                self.fall_to(self.bps / 2.0, now)
+            } else {
+                Step::Held
+            };
+        };
+        if !self.may_decrease(Some(acked), path.rtt, now) {
+            return Step::Held;
+        }
+        let mut to = BETA * acked;
+        if to > self.bps
+            && let Some(estimate) = self.capacity.estimate
+        {
+            to = BETA * estimate * 1000.0;
+        }
+        if path.limited {
+            // Little arrives because little is sent. Some other flow's queue is no reason to fall to that at once.
+            to = to.max(BETA * self.bps);
+        } else {
+            if self.capacity.bounds().is_some_and(|(lower, _)| acked < lower) {
+                self.capacity = LinkCapacity::default();
+            }
+            self.capacity.on_overuse(acked);
+        }
+        self.fall_to(to, now)
+    }
+
+    fn fall_to(&mut self, to: f64, now: i64) -> Step {
+        if to < self.bps {
+            self.bps = to.max(self.min);
+            self.decreased_at = Some(now);
+            return Step::Fell;
+        }
+        Step::Held
+    }
+
+    /// One decrease each round trip, unless what arrives is less than half of the rate.
+    fn may_decrease(&self, acked: Option<f64>, rtt: i64, now: i64) -> bool {
+        self.decreased_at.is_none_or(|at| now - at >= rtt.clamp(10_000, 200_000))
+            || acked.is_some_and(|acked| acked < 0.5 * self.bps)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(acked: f64) -> Path {
+        Path { acked: Some(acked), rtt: 50_000, limited: false }
+    }
+
+    #[test]
+    fn grows_eight_percent_a_second_until_a_capacity_is_known() {
+        let mut rate = RateControl::new(1e6, 1e4, 1e8);
+        let mut now = 0;
+        for _ in 0..=10 {
+            rate.update(Usage::Normal, path(1e6), now);
+            now += 100_000;
+        }
+        assert!((1.07e6..1.1e6).contains(&rate.bps()), "{}", rate.bps());
+        assert_eq!(rate.update(Usage::Over, path(1e6), now), Step::Fell);
+        assert_eq!(rate.bps(), 0.85e6);
+        for _ in 0..=11 {
+            now += 100_000;
+            rate.update(Usage::Normal, path(0.85e6), now);
+        }
+        assert!((0.87e6..0.9e6).contains(&rate.bps()), "{}", rate.bps());
+    }
+
+    #[test]
+    fn grows_no_further_than_half_as_much_again_as_what_arrives() {
+        let mut rate = RateControl::new(1e6, 1e4, 1e8);
+        for n in 0..1000 {
+            rate.update(Usage::Normal, path(0.8e6), n * 100_000);
+        }
+        assert_eq!(rate.bps(), 1.21e6);
+        // Nor does it fall because little is sent.
+        rate.update(Usage::Normal, path(0.1e6), 200_000_000);
+        assert_eq!(rate.bps(), 1.21e6);
+    }
+
+    #[test]
+    fn falls_once_a_round_trip() {
+        let mut rate = RateControl::new(1e6, 1e4, 1e8);
+        assert_eq!(rate.update(Usage::Over, path(0.9e6), 0), Step::Fell);
+        assert_eq!(rate.update(Usage::Over, path(0.7e6), 10_000), Step::Held);
+        assert_eq!(rate.update(Usage::Over, path(0.7e6), 50_000), Step::Fell);
+        assert_eq!(rate.update(Usage::Over, path(0.2e6), 60_000), Step::Fell);
+    }
+}
