@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import { ConnectionErrorReason } from 'livekit-client';
+import { ConnectionErrorReason, ConnectionQuality, Track } from 'livekit-client';
 
+import { connectionWords, isPaused } from '../app/src/connection';
 import { encryptionStatus } from '../app/src/encryption';
 import { parseLink } from '../app/src/link';
 import { explainDeviceError, explainJoinError, readToken } from '../sdk/session';
@@ -85,5 +86,23 @@ describe('the encryption indicator', () => {
   });
   it('never calls a visit without encryption encrypted', () => {
     expect(encryptionStatus(false, [{ declared: true, cipher: cipher(true) }]).level).toBe('off');
+  });
+});
+
+describe('a connection', () => {
+  it('is told in words, each level in its own', () => {
+    const words = Object.values(ConnectionQuality).map((quality) => connectionWords(quality));
+    expect(new Set(words.map(({ label }) => label)).size).toBe(words.length);
+    expect(words.filter(({ bad }) => bad).map(({ level }) => level).sort()).toEqual(['lost', 'poor']);
+    expect(connectionWords('superb' as ConnectionQuality).level).toBe('unknown');
+  });
+
+  it('that does not carry a track shows it as paused', () => {
+    const track = (streamState?: Track.StreamState) =>
+      ({ publication: { track: streamState && { streamState } } }) as unknown as Parameters<typeof isPaused>[0];
+    expect(isPaused(track(Track.StreamState.Paused))).toBe(true);
+    expect(isPaused(track(Track.StreamState.Active))).toBe(false);
+    expect(isPaused(track())).toBe(false);
+    expect(isPaused({})).toBe(false);
   });
 });

@@ -1,8 +1,9 @@
-import { useIsMuted, useParticipants } from '@livekit/components-react';
+import { useConnectionQualityIndicator, useIsMuted, useParticipants } from '@livekit/components-react';
 import type { Participant } from 'livekit-client';
 import { Track } from 'livekit-client';
 
 import type { CurtainE2EEManager, Visit } from '../../sdk';
+import { connectionWords } from './connection';
 import { EncryptionBadge } from './EncryptionBadge';
 import { useEncryptionStatus } from './encryption';
 import { Icon } from './Icon';
@@ -29,6 +30,7 @@ export function People({ visit, onClose }: { visit: Visit; onClose: () => void }
 function Person({ participant, e2ee }: { participant: Participant; e2ee: CurtainE2EEManager | undefined }) {
   const microphoneOff = useIsMuted({ participant, source: Track.Source.Microphone });
   const cameraOff = useIsMuted({ participant, source: Track.Source.Camera });
+  const { quality } = useConnectionQualityIndicator({ participant });
   const status = useEncryptionStatus(participant, e2ee);
   return (
     <li>
@@ -37,6 +39,7 @@ function Person({ participant, e2ee }: { participant: Participant; e2ee: Curtain
         {participant.name || participant.identity}
         {participant.isLocal && ' (you)'}
         <small>{status.label}</small>
+        <small>{connectionWords(quality).label}</small>
       </span>
       <Icon name={microphoneOff ? 'mic-off' : 'mic'} label={microphoneOff ? 'Microphone off' : 'Microphone on'} />
       <Icon name={cameraOff ? 'camera-off' : 'camera'} label={cameraOff ? 'Camera off' : 'Camera on'} />

@@ -1,8 +1,9 @@
 import { isTrackReference, useConnectionQualityIndicator, useIsMuted, useIsSpeaking, VideoTrack } from '@livekit/components-react';
 import type { TrackReferenceOrPlaceholder } from '@livekit/components-react';
-import { ConnectionQuality, Track } from 'livekit-client';
+import { Track } from 'livekit-client';
 
 import type { CurtainE2EEManager } from '../../sdk';
+import { connectionWords, usePaused } from './connection';
 import { EncryptionBadge } from './EncryptionBadge';
 import { useEncryptionStatus } from './encryption';
 import { Icon } from './Icon';
@@ -19,6 +20,7 @@ export function Tile({ track, e2ee }: Props) {
   const muted = useIsMuted({ participant, source: Track.Source.Microphone });
   const cameraOff = useIsMuted(track);
   const speaking = useIsSpeaking(participant);
+  const paused = usePaused(track);
   const status = useEncryptionStatus(participant, e2ee);
   const name = `${participant.name || participant.identity}${participant.isLocal ? ' (you)' : ''}`;
   const shown = isTrackReference(track) && !cameraOff;
@@ -42,6 +44,11 @@ export function Tile({ track, e2ee }: Props) {
           {status.label}
         </p>
       )}
+      {shown && paused && (
+        <p className="paused" role="status" data-testid="paused">
+          Video paused: your connection is too slow for it
+        </p>
+      )}
       <footer>
         <EncryptionBadge status={status} />
         <span className="name">{screen ? `${name}: screen` : name}</span>
@@ -54,19 +61,20 @@ export function Tile({ track, e2ee }: Props) {
 
 function Quality({ participant }: { participant: TrackReferenceOrPlaceholder['participant'] }) {
   const { quality } = useConnectionQualityIndicator({ participant });
-  const words = {
-    [ConnectionQuality.Excellent]: ['good', 'Connection: good'],
-    [ConnectionQuality.Good]: ['fair', 'Connection: fair'],
-    [ConnectionQuality.Poor]: ['poor', 'Connection: poor'],
-    [ConnectionQuality.Lost]: ['lost', 'Connection: lost'],
-    [ConnectionQuality.Unknown]: ['unknown', 'Connection: not known yet'],
-  }[quality] ?? ['unknown', 'Connection: not known yet'];
+  const words = connectionWords(quality);
   return (
-    <span className={`quality ${words[0]}`} role="img" aria-label={words[1]} title={words[1]}>
-      <i />
-      <i />
-      <i />
-    </span>
+    <>
+      <span className={`quality ${words.level}`} role="img" aria-label={words.label} title={words.label}>
+        <i />
+        <i />
+        <i />
+      </span>
+      {words.bad && (
+        <span className="quality-word" aria-hidden="true">
+          {words.label}
+        </span>
+      )}
+    </>
   );
 }
 

@@ -438,6 +438,9 @@ pub struct AudioLevel {
 pub struct PeerQuality {
     /// Which transport.
     pub peer: PeerId,
+    /// Anything authentic came from it. Media, reports and connectivity checks all count: a client that can reach the relay
+    /// is never silent for more than some seconds.
+    pub heard: bool,
     /// Packets that the peer should have sent us.
     pub up_expected: u32,
     /// Packets of these that were lost before repair.

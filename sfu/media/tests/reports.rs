@@ -101,6 +101,33 @@ fn quality_shows_loss_and_round_trip_of_each_direction() {
 }
 
 #[test]
+fn quality_shows_who_fell_silent() {
+    let mut world = World::new(7);
+    // One of them neither sends nor gets media: its connectivity checks are enough.
+    world.connect(3);
+    let track = world.publish(0, Publish::audio());
+    world.subscribe(&track, 1);
+    world.run(secs(6));
+    world.bots[1].vanish();
+    let gone = world.now();
+    world.run(secs(12));
+    let heard = |bot: usize, from, to| -> Vec<bool> {
+        let all = world.reports.iter().filter(|(at, _)| (from..to).contains(at));
+        let of = |(_, e): &(_, ShardEvent)| match e {
+            ShardEvent::Quality(all) => Some(all.iter().find(|q| q.peer == world.peer(bot))?.heard),
+            _ => None,
+        };
+        all.filter_map(of).collect()
+    };
+    let (start, end) = (gone - secs(3), world.now());
+    assert!(heard(0, start, end).iter().all(|heard| *heard));
+    assert!(heard(1, start, gone).iter().all(|heard| *heard));
+    assert!(heard(1, gone + secs(2), end).iter().all(|heard| !heard));
+    // Checks come every few seconds, reports every two.
+    assert!(heard(2, start, end).chunks(2).all(|pair| pair.contains(&true)));
+}
+
+#[test]
 fn feedback_is_sent_for_numbered_packets_several_times_a_second() {
     let mut world = World::new(4);
     full_call(&mut world, 2);

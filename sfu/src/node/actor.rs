@@ -203,24 +203,18 @@ impl Actor {
     /// Returns whether the room is over. Commands of one step reach the shard together, before anything that clients
     /// are told: who hears of a mute can rely on it.
     fn carry_out(&mut self, effects: &mut Vec<Effect>) -> bool {
-        for effect in effects.iter() {
-            if let Effect::Shard(command) = effect {
-                self.owned.note(command);
-            }
-        }
         let mut finished = false;
         let mut slow = Vec::new();
-        let mut rest = Vec::with_capacity(effects.len());
-        for effect in effects.drain(..) {
-            match effect {
-                Effect::Shard(command) => self.commands.push(command),
-                other => rest.push(other),
+        for effect in effects.extract_if(.., |effect| matches!(effect, Effect::Shard(_))) {
+            if let Effect::Shard(command) = effect {
+                self.owned.note(&command);
+                self.commands.push(command);
             }
         }
         if let Some(node) = self.node.upgrade() {
             node.shards[self.shard].thread.send(&mut self.commands);
         }
-        for effect in rest {
+        for effect in effects.drain(..) {
             match effect {
                 Effect::Shard(_) => {}
                 Effect::Accept { session, participant_sid, room_sid } => {

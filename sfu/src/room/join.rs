@@ -11,6 +11,7 @@ use super::lifecycle::Goodbye;
 use super::participant::{Key, Participant};
 use super::sdp::{CodecPolicy, Role};
 use super::transports::{Connection, Transports, token};
+use super::updates::in_portions;
 use super::{Room, Step, refusal};
 
 /// Version of LiveKit's protocol that the relay speaks.
@@ -27,7 +28,14 @@ impl Room {
         let admitted = self.admit(claims, open);
         let request = match admitted {
             Ok(request) => request,
-            Err(refusal) => return step.effects.push(Effect::Refuse { session, refusal }),
+            Err(refusal) => {
+                step.effects.push(Effect::Refuse { session, refusal });
+                // The room came to be for this join alone: it is not left behind.
+                if !self.started {
+                    self.finish(proto::DisconnectReason::RoomClosed, step);
+                }
+                return;
+            }
         };
         if open.reconnect || request.reconnect {
             return self.resume(session, claims, open, &request, step);
@@ -113,11 +121,19 @@ impl Room {
         self.joined_once = true;
         self.start(step);
         self.changed(key, false);
-        self.room_changed();
+        // A recorder nobody sees changes what the room shows; other hidden participants do not.
+        if self.participants.get(&key).is_some_and(|p| !p.permissions.hidden || p.permissions.is_recorder()) {
+            self.room_changed();
+        }
         self.quality.joined(key);
-        let joined = self.join_response(key);
+        // What does not fit into one message follows, as if it had come a moment later.
+        let mut others = in_portions(self.others_of(key)).into_iter();
+        let joined = self.join_response(key, others.next().unwrap_or_default());
         let info = joined.participant.clone();
         step.signal(Some(session), Message::Join(joined));
+        for participants in others {
+            step.signal(Some(session), Message::Update(proto::ParticipantUpdate { participants }));
+        }
         self.event("participant_joined", info.as_ref(), None, step);
         self.consider_participant(key, step);
         self.renegotiate.insert(key);
@@ -140,13 +156,13 @@ impl Room {
         }
     }
 
-    fn join_response(&self, key: Key) -> proto::JoinResponse {
+    fn join_response(&self, key: Key, others: Vec<proto::ParticipantInfo>) -> proto::JoinResponse {
         let p = self.participants.get(&key);
         let info = self.server_info();
         proto::JoinResponse {
             room: Some(self.info()),
             participant: p.map(|p| self.participant_info(p)),
-            other_participants: self.others_of(key),
+            other_participants: others,
             server_version: info.version.clone(),
             server_region: info.region.clone(),
             server_info: Some(info),
@@ -224,12 +240,15 @@ impl Room {
         let mut participants = self.departed_since_join(key);
         participants.extend(self.others_of(key));
         participants.extend(self.participants.get(&key).map(|p| self.participant_info(p)));
-        step.signal(Some(session), Message::Update(proto::ParticipantUpdate { participants }));
+        for participants in in_portions(participants) {
+            step.signal(Some(session), Message::Update(proto::ParticipantUpdate { participants }));
+        }
         step.signal(Some(session), Message::RoomUpdate(proto::RoomUpdate { room: Some(self.info()) }));
         if let Some(speakers) = self.speakers.active() {
             step.signal(Some(session), Message::SpeakersChanged(speakers));
         }
         self.repeat_dynacast(key, step);
+        self.repeat_pauses(key, step);
         self.quality.joined(key);
         self.restart_subscriber(key, step);
         if let Some(state) = &request.sync_state {

@@ -256,6 +256,7 @@ impl Room {
             }
             self.changed(key, true);
         }
+        self.tell_pauses(id, step);
         if muted {
             self.silence(id, step);
         }

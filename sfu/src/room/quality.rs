@@ -1,5 +1,9 @@
 //! Connection quality: a score per participant from loss, delay and jitter, told when its grade changes.
+//!
+//! As in LiveKit's `connectionquality`, the score falls fast and climbs slowly, so that a connection that comes and goes is
+//! not called good in between; a picture that the path does not carry makes it poor, and silence makes it lost.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
@@ -14,6 +18,17 @@ use super::{Room, Step};
 /// How often grades are told.
 const INTERVAL: Duration = Duration::from_secs(5);
 
+/// Share of a worse score in the smoothed one, and of a better one.
+const FALL: f32 = 0.8;
+const CLIMB: f32 = 0.4;
+/// The best score while something that it should get is paused.
+const PAUSED: f32 = 30.0;
+/// Rounds without a sign of life, while its transport is thought to be up, after which a participant is lost. A client
+/// that can reach the relay checks that several times a round.
+const SILENT_ROUNDS: u32 = 2;
+/// Losses among fewer packets than this count as among so many: one of three is no sign of a bad path.
+const FEW_PACKETS: u64 = 50;
+
 /// Figures of one participant since the last round.
 #[derive(Debug, Clone, Copy, Default)]
 struct Figures {
@@ -23,12 +38,23 @@ struct Figures {
     down_lost: u64,
     rtt: Option<Duration>,
     jitter: Duration,
+    heard: bool,
+}
+
+/// One participant over the rounds.
+#[derive(Debug, Clone, Copy)]
+struct Course {
+    /// 0 to 100.
+    score: f32,
+    /// Rounds since something came from it.
+    silent: u32,
 }
 
 /// The grades of a room.
 #[derive(Debug)]
 pub(super) struct Quality {
     figures: BTreeMap<Key, Figures>,
+    courses: BTreeMap<Key, Course>,
     told: BTreeMap<Key, ConnectionQuality>,
     /// Participants who have not heard the others' grades yet.
     new: BTreeSet<Key>,
@@ -37,7 +63,13 @@ pub(super) struct Quality {
 
 impl Quality {
     pub(super) fn new(now: Instant) -> Self {
-        Self { figures: BTreeMap::new(), told: BTreeMap::new(), new: BTreeSet::new(), next: now + INTERVAL }
+        Self {
+            figures: BTreeMap::new(),
+            courses: BTreeMap::new(),
+            told: BTreeMap::new(),
+            new: BTreeSet::new(),
+            next: now + INTERVAL,
+        }
     }
 
     pub(super) fn joined(&mut self, key: Key) {
@@ -46,6 +78,7 @@ impl Quality {
 
     pub(super) fn left(&mut self, key: Key) {
         self.figures.remove(&key);
+        self.courses.remove(&key);
         self.told.remove(&key);
         self.new.remove(&key);
     }
@@ -59,12 +92,12 @@ impl Figures {
         self.down_lost += u64::from(report.down_lost);
         self.rtt = self.rtt.max(report.rtt);
         self.jitter = self.jitter.max(report.jitter);
+        self.heard |= report.heard;
     }
 
     /// 0 to 100.
     fn score(&self) -> f32 {
-        let percent =
-            |lost: u64, of: u64| if of == 0 { 0.0 } else { 100.0 * lost.min(of) as f32 / of as f32 };
+        let percent = |lost: u64, of: u64| 100.0 * lost.min(of) as f32 / of.max(FEW_PACKETS) as f32;
         let loss = percent(self.up_lost, self.up_expected).max(percent(self.down_lost, self.down_sent));
         let delay = self.rtt.unwrap_or_default() / 2 + self.jitter * 2;
         let delay_ms = delay.as_secs_f32() * 1000.0;
@@ -72,6 +105,25 @@ impl Figures {
         // cent of loss costs four points.
         let delay_cost = if delay_ms <= 160.0 { delay_ms / 40.0 } else { (delay_ms - 120.0) / 10.0 };
         (100.0 - delay_cost - 4.0 * loss).clamp(0.0, 100.0)
+    }
+}
+
+impl Course {
+    /// A round is over.
+    fn follow(&mut self, figures: Option<&Figures>, paused: bool) {
+        self.silent = if figures.is_some_and(|f| f.heard) { 0 } else { self.silent + 1 };
+        let new = match figures {
+            Some(figures) if figures.heard => figures.score(),
+            // Nothing shows what gets through.
+            _ => 0.0,
+        };
+        let new = if paused { new.min(PAUSED) } else { new };
+        let share = if new < self.score { FALL } else { CLIMB };
+        self.score += (new - self.score) * share;
+    }
+
+    fn grade(&self) -> ConnectionQuality {
+        if self.silent >= SILENT_ROUNDS { ConnectionQuality::Lost } else { grade(self.score) }
     }
 }
 
@@ -108,12 +160,23 @@ impl Room {
         let mut all = Vec::new();
         let mut changed = BTreeSet::new();
         for (key, p) in &self.participants {
-            let score = figures.get(key).map(Figures::score);
-            let quality = match score {
-                Some(score) => grade(score),
-                // It had a connection, and now there is none.
-                None if p.transports.any_closed() => ConnectionQuality::Lost,
-                None => continue,
+            let figures = figures.get(key);
+            let (quality, score) = if p.transports.any_closed() {
+                (ConnectionQuality::Lost, 0.0)
+            } else if !p.transports.any_connected() {
+                continue; // not yet
+            } else {
+                let paused = p.subs.values().any(|sub| sub.told_paused);
+                // One that has just connected has nothing to answer for yet.
+                let fresh = Course { score: 100.0, silent: 0 };
+                match self.quality.courses.entry(*key) {
+                    Entry::Vacant(_) if figures.is_none() => continue,
+                    entry => {
+                        let course = entry.or_insert(fresh);
+                        course.follow(figures, paused);
+                        (course.grade(), course.score)
+                    }
+                }
             };
             if self.quality.told.insert(*key, quality) != Some(quality) {
                 changed.insert(*key);
@@ -121,7 +184,8 @@ impl Room {
             let info = proto::ConnectionQualityInfo {
                 participant_sid: p.sid.clone(),
                 quality: quality as i32,
-                score: 1.0 + 4.0 * score.unwrap_or(0.0) / 100.0,
+                // From 1 to 5, like a mean opinion score.
+                score: 1.0 + 4.0 * score / 100.0,
             };
             all.push((*key, p.permissions.hidden, info));
         }
@@ -152,6 +216,7 @@ mod tests {
             up_expected: 100,
             up_lost: loss_percent,
             rtt: Some(Duration::from_millis(rtt_ms)),
+            heard: true,
             ..Default::default()
         }
     }
@@ -168,5 +233,46 @@ mod tests {
         ] {
             assert_eq!(grade(figures(loss, rtt).score()), want, "{loss} % {rtt} ms");
         }
+    }
+
+    #[test]
+    fn scores_fall_fast_and_climb_slowly() {
+        let mut course = Course { score: 100.0, silent: 0 };
+        course.follow(Some(&figures(25, 50)), false);
+        assert_eq!(course.grade(), ConnectionQuality::Poor, "one bad round");
+        let mut rounds = Vec::new();
+        for _ in 0..5 {
+            course.follow(Some(&figures(0, 50)), false);
+            rounds.push(course.grade());
+        }
+        use ConnectionQuality::{Excellent, Good};
+        assert_eq!(rounds, [Good, Good, Excellent, Excellent, Excellent]);
+    }
+
+    #[test]
+    fn pauses_are_poor_and_silence_is_lost() {
+        let mut course = Course { score: 100.0, silent: 0 };
+        course.follow(Some(&figures(0, 20)), true);
+        course.follow(Some(&figures(0, 20)), true);
+        assert_eq!(course.grade(), ConnectionQuality::Poor);
+        for round in 0..4 {
+            course.follow(Some(&Figures { heard: false, ..figures(0, 20) }), false);
+            let lost = course.grade() == ConnectionQuality::Lost;
+            assert_eq!(lost, round >= 1, "round {round}");
+        }
+        course.follow(Some(&figures(0, 20)), false);
+        assert_eq!(course.grade(), ConnectionQuality::Poor, "back, but not all at once");
+        course.follow(Some(&figures(0, 20)), false);
+        assert_eq!(course.grade(), ConnectionQuality::Good);
+    }
+
+    #[test]
+    fn few_packets_prove_little() {
+        let few = Figures { up_expected: 3, up_lost: 1, heard: true, ..Default::default() };
+        assert_eq!(grade(few.score()), ConnectionQuality::Excellent);
+        let jitter = Figures { jitter: Duration::from_millis(150), heard: true, ..Default::default() };
+        assert_eq!(grade(jitter.score()), ConnectionQuality::Excellent);
+        let jitter = Figures { jitter: Duration::from_millis(300), ..jitter };
+        assert_eq!(grade(jitter.score()), ConnectionQuality::Good);
     }
 }

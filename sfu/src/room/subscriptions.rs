@@ -19,6 +19,10 @@ pub(super) struct Subscription {
     /// What the description exchange settled; the shard sends from then on.
     pub(super) live: Option<SendSection>,
     pub(super) target: SubscriptionTarget,
+    /// The shard says that the path does not carry it.
+    pub(super) paused: bool,
+    /// The client was told so. A muted track is not paused.
+    pub(super) told_paused: bool,
 }
 
 enum Verdict {
@@ -130,7 +134,7 @@ impl Room {
             codecs: binding.codecs.clone(),
         });
         let target = track.target(p.settings.get(&track_id), speaks);
-        p.subs.insert(track_id, Subscription { sub, live: None, target });
+        p.subs.insert(track_id, Subscription { sub, live: None, target, paused: false, told_paused: false });
         self.dynacast.touch(track_id);
         self.renegotiate.insert(key);
     }
@@ -285,18 +289,47 @@ impl Room {
 
     /// A subscriber's path no longer carries a track, or does again: its page says so instead of showing a frozen picture.
     pub(super) fn stream_paused(&mut self, track_id: TrackId, sub: SubId, paused: bool, step: &mut Step<'_>) {
+        let of = |p: &&mut Participant| p.subs.get(&track_id).is_some_and(|have| have.sub == sub);
+        let subscriber = self.participants.values_mut().find(of);
+        let Some(subscription) = subscriber.and_then(|p| p.subs.get_mut(&track_id)) else { return };
+        subscription.paused = paused;
+        self.tell_pauses(track_id, step);
+    }
+
+    /// Tells the subscribers of a track whether it is paused, those for whom it changed.
+    pub(super) fn tell_pauses(&mut self, track_id: TrackId, step: &mut Step<'_>) {
         let Some(track) = self.tracks.get(&track_id) else { return };
-        let Some(publisher) = self.participants.get(&track.publisher) else { return };
-        let of = |p: &&Participant| p.subs.get(&track_id).is_some_and(|have| have.sub == sub);
-        let Some(subscriber) = self.participants.values().find(of) else { return };
-        let state = if paused { proto::StreamState::Paused } else { proto::StreamState::Active };
-        let info = proto::StreamStateInfo {
-            participant_sid: publisher.sid.clone(),
-            track_sid: track.sid().to_owned(),
-            state: state as i32,
-        };
-        let update = proto::StreamStateUpdate { stream_states: vec![info] };
-        step.signal(subscriber.session, Message::StreamStateUpdate(update));
+        let publisher = self.participants.get(&track.publisher).map(|p| p.sid.clone()).unwrap_or_default();
+        for p in self.participants.values_mut() {
+            let Some(subscription) = p.subs.get_mut(&track_id) else { continue };
+            let paused = subscription.paused && !track.info.muted;
+            if std::mem::replace(&mut subscription.told_paused, paused) != paused {
+                let info = stream_state(&publisher, track.sid(), paused);
+                let update = proto::StreamStateUpdate { stream_states: vec![info] };
+                step.signal(p.session, Message::StreamStateUpdate(update));
+            }
+        }
+    }
+
+    /// Tells a subscriber that came back what is paused: it may have missed it.
+    pub(super) fn repeat_pauses(&self, key: Key, step: &mut Step<'_>) {
+        let Some(p) = self.participants.get(&key) else { return };
+        let states: Vec<_> = p
+            .subs
+            .iter()
+            .filter(|(_, sub)| sub.live.is_some())
+            .filter_map(|(id, sub)| {
+                let track = self.tracks.get(id)?;
+                let publisher = self.participants.get(&track.publisher)?;
+                Some(stream_state(&publisher.sid, track.sid(), sub.told_paused))
+            })
+            .collect();
+        if !states.is_empty() {
+            step.signal(
+                p.session,
+                Message::StreamStateUpdate(proto::StreamStateUpdate { stream_states: states }),
+            );
+        }
     }
 
     /// The layers of a track changed: the same wishes may mean other layers.
@@ -317,5 +350,14 @@ impl Room {
                 }
             }
         }
+    }
+}
+
+fn stream_state(publisher: &str, track: &str, paused: bool) -> proto::StreamStateInfo {
+    let state = if paused { proto::StreamState::Paused } else { proto::StreamState::Active };
+    proto::StreamStateInfo {
+        participant_sid: publisher.to_owned(),
+        track_sid: track.to_owned(),
+        state: state as i32,
     }
 }

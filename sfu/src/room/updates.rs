@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use livekit_protocol as proto;
+use prost::Message as _;
 use proto::participant_info::State;
 use proto::signal_response::Message;
 
@@ -11,6 +12,28 @@ use super::{Room, Step};
 
 /// Departures that are remembered for clients that resume.
 const MAX_DEPARTED: usize = 128;
+
+/// Bytes of participants that go into one message: half of what a frame of the control link holds, since one participant
+/// with its metadata and attributes may come on top of it.
+const PORTION: usize = sfu_control::messages::MAX_FRAME / 2;
+
+/// Splits participants into messages that the control link carries. None come in no message.
+pub(super) fn in_portions(participants: Vec<proto::ParticipantInfo>) -> Vec<Vec<proto::ParticipantInfo>> {
+    let mut portions: Vec<Vec<_>> = Vec::new();
+    let mut bytes = 0;
+    for participant in participants {
+        let length = participant.encoded_len();
+        match portions.last_mut().filter(|_| bytes + length <= PORTION) {
+            Some(portion) => portion.push(participant),
+            None => {
+                bytes = 0;
+                portions.push(vec![participant]);
+            }
+        }
+        bytes += length;
+    }
+    portions
+}
 
 /// Changes of one step.
 #[derive(Debug, Default)]
@@ -113,7 +136,7 @@ impl Room {
                 .filter(|(k, told, hidden, _)| if k == key { *told } else { !hidden })
                 .map(|(.., info)| info);
             let participants: Vec<_> = gone.chain(seen).cloned().collect();
-            if !participants.is_empty() {
+            for participants in in_portions(participants) {
                 step.signal(p.session, Message::Update(proto::ParticipantUpdate { participants }));
             }
             if changes.room {

@@ -26,6 +26,7 @@ impl Shard {
         let peer = self.peers.get_mut(key).ok_or(DropReason::StunUnknownUser)?;
         let fragments = peer.transport.local_ufrags().count();
         peer.transport.handle_stun(from, datagram, tx, now)?;
+        peer.heard = true;
         let restarted = peer.transport.local_ufrags().count() != fragments;
         if peer.transport.accepts(from) {
             self.peers.learn_addr(key, from, now);

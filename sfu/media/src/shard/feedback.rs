@@ -20,6 +20,7 @@ impl Shard {
         let key = self.peers.at(from).ok_or(DropReason::UnknownSource)?;
         let peer = self.peers.get_mut(key).ok_or(DropReason::UnknownSource)?;
         let len = peer.transport.open_rtcp(datagram)?;
+        peer.heard = true;
         let compound = datagram.get(..len).ok_or(DropReason::RtcpMalformed)?;
         // Compound and reduced-size (RFC 5506) alike; what follows a malformed packet cannot be found.
         for packet in rtcp::parse(compound) {

@@ -28,6 +28,7 @@ impl Shard {
         let opened = peer.transport.open_rtp(datagram, &header)?;
 
         // Authentic from here on.
+        peer.heard = true;
         let extensions = ExtensionValues::read(&header, datagram, peer.router.extensions(header.ssrc));
         if let Some(number) = extensions.transport_cc {
             peer.arrivals.record(number, now);

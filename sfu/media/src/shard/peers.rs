@@ -46,6 +46,8 @@ pub(crate) struct Peer {
     pub(crate) twcc: TwccSeqCounter,
     /// An SSRC that it sends on, which transport-wide feedback must name though it is about all.
     pub(crate) some_ssrc: Ssrc,
+    /// Something authentic came from it since the last report to room logic.
+    pub(crate) heard: bool,
     /// When reports are due; none before it is connected.
     pub(crate) next_report: Option<Instant>,
 }
@@ -66,6 +68,7 @@ impl Peer {
             arrivals: TwccRecorder::new(now),
             twcc: TwccSeqCounter::new(now),
             some_ssrc: Ssrc(0),
+            heard: false,
             next_report: None,
         }
     }

@@ -144,6 +144,7 @@ impl Shard {
         for (_, peer) in peers.iter_mut().filter(|(_, peer)| peer.transport.is_connected()) {
             let mut quality = PeerQuality {
                 peer: peer.id,
+                heard: std::mem::take(&mut peer.heard),
                 up_expected: 0,
                 up_lost: 0,
                 down_sent: 0,

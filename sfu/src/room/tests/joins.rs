@@ -7,11 +7,11 @@ use proto::participant_info::State;
 use proto::signal_request::Message as Asked;
 use proto::signal_response::Message;
 use sfu_control::messages::ErrorCode;
-use sfu_control::token::VideoGrants;
+use sfu_control::token::{Claims, VideoGrants};
 use sfu_media::command::{CloseReason, MediaKind, ShardEvent};
 
 use super::world::{World, claims, grants};
-use crate::room::{RoomConfig, RoomInput};
+use crate::room::{AdminRequest, RoomConfig, RoomInput};
 
 #[test]
 fn a_token_must_let_its_holder_into_this_room() {
@@ -30,15 +30,16 @@ fn a_token_must_let_its_holder_into_this_room() {
 
 #[test]
 fn oversized_claims_and_unreadable_join_requests_are_refused() {
-    let mut w = World::new(RoomConfig::default());
     let mut long = claims("a", grants());
     long.metadata = "x".repeat(70_000);
-    w.join_as(long, World::open(false));
-    let mut open = World::open(true);
-    open.join_request = vec![0xff; 40].into();
-    w.join_as(claims("a", grants()), open);
-    assert_eq!(w.refused.len(), 2);
-    assert!(w.refused.iter().all(|(_, r)| r.code == ErrorCode::InvalidArgument as i32));
+    let mut garbled = World::open(true);
+    garbled.join_request = vec![0xff; 40].into();
+    for (claims, open) in [(long, World::open(false)), (claims("a", grants()), garbled)] {
+        let mut w = World::new(RoomConfig::default());
+        w.join_as(claims, open);
+        assert_eq!(w.refused.len(), 1);
+        assert_eq!(w.refused[0].1.code, ErrorCode::InvalidArgument as i32);
+    }
 }
 
 #[test]
@@ -397,4 +398,69 @@ fn a_resumed_client_learns_who_left_meanwhile_and_of_nobody_before_it_came() {
     assert_eq!(states("leaver"), [State::Disconnected]);
     assert_eq!(states("back"), [State::Active], "who is here is not said to be gone");
     assert!(states("early").is_empty());
+}
+
+#[test]
+fn a_refused_join_leaves_no_room_behind() {
+    let mut w = World::new(RoomConfig::default());
+    let other = VideoGrants { room: "another".into(), ..grants() };
+    w.join_as(claims("a", other.clone()), World::open(true));
+    assert!(w.finished && w.refused.len() == 1);
+    assert!(w.events.is_empty(), "it never began");
+    // One that an administrator made stays, and so does one that somebody was in.
+    let mut w = World::new(RoomConfig::default());
+    w.admin(AdminRequest::CreateRoom(proto::CreateRoomRequest::default())).unwrap();
+    w.join_as(claims("a", other.clone()), World::open(true));
+    let b = w.join("b", true);
+    w.signal(b, proto::signal_request::Message::Leave(proto::LeaveRequest::default()));
+    w.join_as(claims("a", other), World::open(true));
+    assert!(!w.finished);
+}
+
+#[test]
+fn nobody_notices_who_is_hidden() {
+    let mut w = World::new(RoomConfig::default());
+    let a = w.join("a", false);
+    w.hush();
+    w.join_with("ghost", VideoGrants { hidden: true, ..grants() }, true);
+    assert!(w.heard(a, |m| Some(format!("{m:?}"))).is_empty());
+    w.join_with("recorder", VideoGrants { hidden: true, recorder: true, ..grants() }, true);
+    let recording = w.heard(a, |m| match m {
+        Message::RoomUpdate(update) => update.room.as_ref().map(|room| room.active_recording),
+        _ => None,
+    });
+    assert_eq!(recording, [true]);
+}
+
+#[test]
+fn a_roster_with_much_metadata_comes_in_portions() {
+    let mut w = World::new(RoomConfig::default());
+    for i in 0..30 {
+        let metadata = "m".repeat(60_000);
+        w.join_as(Claims { metadata, ..claims(&format!("p{i}"), grants()) }, World::open(true));
+    }
+    w.hush();
+    let late = w.join_as(claims("late", grants()), World::open(true));
+    let sizes = |w: &World, to| -> (usize, usize) {
+        let sizes: Vec<_> = w.heard(to, |m| {
+            let response = proto::SignalResponse { message: Some(m.clone()) };
+            Some(prost::Message::encoded_len(&response))
+        });
+        (sizes.iter().copied().max().unwrap_or(0), sizes.iter().sum())
+    };
+    let (largest, all) = sizes(&w, late);
+    assert!(largest < sfu_control::messages::MAX_FRAME * 3 / 4 && all > 30 * 60_000, "{largest} of {all}");
+    let joined = w.heard(late, |m| match m {
+        Message::Join(join) => Some(join.other_participants.len()),
+        _ => None,
+    });
+    let told = w.updates(late).iter().filter(|p| p.identity.starts_with('p')).count();
+    assert!(joined[0] < 30 && joined[0] + told == 30, "{joined:?} and {told}");
+    let sid = w.sid(late);
+    let open =
+        sfu_control::messages::SessionOpen { reconnect: true, participant_sid: sid, ..World::open(true) };
+    w.hush();
+    let again = w.join_as(claims("late", grants()), open);
+    let (largest, all) = sizes(&w, again);
+    assert!(largest < sfu_control::messages::MAX_FRAME * 3 / 4 && all > 30 * 60_000, "{largest} of {all}");
 }

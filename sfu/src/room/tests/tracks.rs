@@ -449,9 +449,10 @@ fn grades_are_told_when_they_change() {
     let b = w.join("b", true);
     w.hush();
     let peer = w.peers(a)[0];
-    let report = |lost| {
+    let report = |lost, heard| {
         RoomInput::Shard(ShardEvent::Quality(vec![PeerQuality {
             peer,
+            heard,
             up_expected: 100,
             up_lost: lost,
             down_sent: 0,
@@ -461,8 +462,9 @@ fn grades_are_told_when_they_change() {
         }]))
     };
     let mut grades = Vec::new();
-    for lost in [0, 0, 30, 30, 0] {
-        w.input(report(lost));
+    let rounds = [(0, true), (0, true), (30, true), (0, true), (0, true), (0, true), (0, true)];
+    for (lost, heard) in rounds.into_iter().chain([(0, false); 3]) {
+        w.input(report(lost, heard));
         w.wait(Duration::from_secs(5));
         grades.extend(w.heard(b, |m| match m {
             Message::ConnectionQuality(q) => Some(q.updates.iter().map(|u| u.quality).collect::<Vec<_>>()),
@@ -470,8 +472,9 @@ fn grades_are_told_when_they_change() {
         }));
         w.hush();
     }
-    use proto::ConnectionQuality::{Excellent, Poor};
-    assert_eq!(grades, [Excellent, Poor, Excellent].map(|q| vec![q as i32]));
+    use proto::ConnectionQuality::{Excellent, Good, Lost, Poor};
+    let want = [Excellent, Poor, Good, Excellent, Poor, Lost];
+    assert_eq!(grades, want.map(|q| vec![q as i32]), "quick down, slow up, lost when silent");
 }
 
 #[test]
@@ -479,7 +482,7 @@ fn a_subscriber_that_takes_its_codec_back_is_sent_nothing() {
     let mut w = World::new(RoomConfig::default());
     let a = w.join("a", false);
     let b = w.join("b", true);
-    w.publish(a, MediaKind::Video, "cam").unwrap();
+    let sid = w.publish(a, MediaKind::Video, "cam").unwrap();
     assert_eq!(w.receives(b), ["a"]);
     let sdp = w.clients.get_mut(&b).unwrap().offer().replace("VP8/90000", "VP9/90000");
     w.signal(
@@ -487,6 +490,11 @@ fn a_subscriber_that_takes_its_codec_back_is_sent_nothing() {
         Asked::Offer(proto::SessionDescription { r#type: "offer".into(), sdp, ..Default::default() }),
     );
     assert!(w.receives(b).is_empty(), "nothing could end it any more");
+    let errors = w.heard(b, |m| match m {
+        Message::SubscriptionResponse(r) => Some((r.track_sid.clone(), r.err)),
+        _ => None,
+    });
+    assert_eq!(errors, [(sid, proto::SubscriptionError::SeCodecUnsupported as i32)]);
 }
 
 #[test]
@@ -549,4 +557,58 @@ fn frames_that_alternate_do_not_flood_the_event_feed() {
     w.wait(Duration::from_secs(11));
     w.input(RoomInput::Shard(ShardEvent::NotEncrypted { track }));
     assert_eq!(w.events.len(), 2);
+}
+
+#[test]
+fn pauses_are_told_once_and_again_after_a_resume_and_end_with_a_mute() {
+    let mut w = World::new(RoomConfig::default());
+    let a = w.join("a", false);
+    let b = w.join("b", true);
+    let sid = w.publish(a, MediaKind::Video, "cam").unwrap();
+    let track = w.room.track_sids[&sid];
+    let sub = *w.shard.subs.keys().next().unwrap();
+    w.hush();
+    let told = |w: &mut World, to| {
+        let states = w.heard(to, |m| match m {
+            Message::StreamStateUpdate(update) => Some(update.stream_states.clone()),
+            _ => None,
+        });
+        w.hush();
+        states.concat().into_iter().map(|s| (s.track_sid, s.state)).collect::<Vec<_>>()
+    };
+    let state = |state: proto::StreamState| vec![(sid.clone(), state as i32)];
+    let (paused, active) = (state(proto::StreamState::Paused), state(proto::StreamState::Active));
+    let say = |w: &mut World, sub, paused| {
+        w.input(RoomInput::Shard(ShardEvent::StreamPaused { track, sub, paused }));
+    };
+    say(&mut w, sub, true);
+    assert_eq!(told(&mut w, b), paused);
+    say(&mut w, sub, true);
+    say(&mut w, sfu_media::ids::SubId(999), true);
+    assert!(told(&mut w, b).is_empty());
+    // Its page shows a muted camera then.
+    let mute = |muted| Asked::Mute(proto::MuteTrackRequest { sid: sid.clone(), muted });
+    w.signal(a, mute(true));
+    assert_eq!(told(&mut w, b), active);
+    w.signal(a, mute(false));
+    assert_eq!(told(&mut w, b), paused);
+    // What happened while it was away is told when it is back.
+    let participant_sid = w.sid(b);
+    w.input(RoomInput::SessionClosed { session: b });
+    say(&mut w, sub, false);
+    let open = sfu_control::messages::SessionOpen { reconnect: true, participant_sid, ..World::open(true) };
+    let b = w.join_as(super::world::claims("b", grants()), open);
+    assert_eq!(told(&mut w, b), active);
+    say(&mut w, sub, true);
+    w.hush();
+    // A new subscription starts unpaused; late news of the old one are not for it.
+    for subscribe in [false, true] {
+        let choose =
+            proto::UpdateSubscription { track_sids: vec![sid.clone()], subscribe, ..Default::default() };
+        w.signal(b, Asked::Subscription(choose));
+        w.settle();
+    }
+    say(&mut w, sub, false);
+    assert_eq!(w.receives(b), ["a"]);
+    assert!(told(&mut w, b).is_empty());
 }
