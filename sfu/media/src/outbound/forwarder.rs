@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::history::{History, MAX_AGE, Sent};
-use super::layer_selector::{Decision, LayerSelector};
+use super::layer_selector::{Decision, LayerSelector, Look};
 use super::reports::{NtpClock, ReceiverView, ReportState};
 use super::rewriter::{Ids, Rewriter};
 use super::rtx::{MAX_RESENDS, RtxCounter, too_soon};
@@ -18,7 +18,9 @@ use crate::ids::{ExtSeq, Pt, Remote, SeqNo, Ssrc};
 use crate::inbound::{PacketMeta, PacketStore, SenderReport};
 use crate::rtcp::ReportBlock;
 use crate::rtcp::write::SenderInfo;
-use crate::rtp::{ExtensionValues, MAX_HEADER, RtpHeaderOut, red, rewrite_descriptor, rtx};
+use crate::rtp::{
+    ExtensionValues, MAX_HEADER, MAX_REWRITTEN, RtpHeaderOut, red, rewrite_dd, rewrite_descriptor, rtx,
+};
 use crate::srtp::{MAX_OVERHEAD, SrtpSeal};
 use crate::tx::TxQueue;
 
@@ -103,8 +105,11 @@ impl Forwarder {
         self.section.rtx_ssrc
     }
 
-    /// What the page wants from now on. A lower layer is switched to at its next key frame, fewer temporal or inner
-    /// layers at the next frame. Video that was disabled comes back at a key frame.
+    /// What is wanted from now on: what the page asked for, as far as the path carries it.
+    ///
+    /// Less of one stream comes at the next picture, nothing at all at once. A lower stream is switched to at its next key
+    /// frame, and until then the temporal layers of the present one are left out. More of one stream comes where its
+    /// frames allow it, a higher stream at its next key frame, and so does video that was disabled.
     pub fn set_target(&mut self, target: SubscriptionTarget) {
         self.selector.set_target(target);
     }
@@ -166,18 +171,19 @@ impl Forwarder {
     ) -> Result<(), DropReason> {
         let format = self.format(meta).ok_or(DropReason::CodecNotNegotiated)?;
         let payload = if format.red_primary { red::primary(payload)?.payload } else { payload };
-        let (ids, marker) = match self.selector.decide(meta) {
-            Decision::Forward { marker } if self.rewriter.timestamp_offset().is_some() => {
-                (self.rewriter.forward(meta), marker)
+        let (ids, look) = match self.selector.decide(meta) {
+            Decision::Forward(look) if self.rewriter.timestamp_offset().is_some() => {
+                (self.rewriter.forward(meta), look)
             }
-            Decision::Forward { marker } | Decision::Switch { marker } => {
+            Decision::Forward(look) | Decision::Switch(look) => {
                 let ids = self.rewriter.switch(meta);
                 self.clock_rate = meta.clock_rate;
                 self.stats.switches += 1;
                 self.refer_to(meta.stream);
-                (Some(ids), marker)
+                (Some(ids), look)
             }
-            Decision::Late => (self.rewriter.forward(meta), meta.marker),
+            // Its decode targets are not those that the receiver has now: nothing is said of them.
+            Decision::Late => (self.rewriter.forward(meta), Look { marker: meta.marker, active: None }),
             Decision::LeaveOut(reason) => {
                 self.rewriter.leave_out(meta);
                 return Err(reason);
@@ -185,6 +191,7 @@ impl Forwarder {
             Decision::Ignore(reason) => return Err(reason),
         };
         let ids = ids.ok_or(DropReason::TooOld)?;
+        let Look { marker, active } = look;
         // One number is sealed once: a second packet under it would give away the key (RFC 7714 section 9.1).
         if self.history.contains(ids.out) {
             return Err(DropReason::Duplicate);
@@ -201,6 +208,8 @@ impl Forwarder {
             rtx_pt: format.rtx.filter(|_| self.section.rtx_ssrc.is_some()),
             picture_id: ids.picture_id,
             tl0_pic_idx: ids.tl0_pic_idx,
+            frame: ids.frame,
+            active,
             red_primary: format.red_primary,
             at: now,
             resent: None,
@@ -213,7 +222,7 @@ impl Forwarder {
             timestamp: ids.timestamp,
             ssrc: self.section.ssrc,
         };
-        let packet = Outgoing { header, index: ids.out, osn: None, ids, meta, payload };
+        let packet = Outgoing { header, index: ids.out, osn: None, ids, active, meta, payload };
         let octets = self.send(&packet, seal, dst, twcc, tx, now)?;
         self.first_sent.get_or_insert(now);
         self.stats.packets += 1;
@@ -270,11 +279,13 @@ impl Forwarder {
             timestamp: sent.timestamp,
             picture_id: sent.picture_id,
             tl0_pic_idx: sent.tl0_pic_idx,
+            frame: sent.frame,
         };
+        let active = sent.active;
         let index = self.rtx.take();
         let header =
             RtpHeaderOut { marker: sent.marker, pt, seq: index.seq(), timestamp: ids.timestamp, ssrc };
-        let packet = Outgoing { header, index, osn: Some(rtx::osn(out.seq())), ids, meta, payload };
+        let packet = Outgoing { header, index, osn: Some(rtx::osn(out.seq())), ids, active, meta, payload };
         let octets = self.send(&packet, seal, dst, twcc, tx, now)?;
         self.stats.retransmitted += 1;
         self.stats.retransmitted_octets += octets as u64;
@@ -362,15 +373,24 @@ impl Forwarder {
         tx: &mut TxQueue,
         now: Instant,
     ) -> Result<usize, DropReason> {
-        let &Outgoing { ref header, index, osn, ids, meta, payload } = packet;
+        let &Outgoing { ref header, index, osn, ids, active, meta, payload } = packet;
         let map = &self.section.extensions;
         let numbered = map.id(Extension::TransportCc).is_some();
+        let mut dd = ArrayVec::<u8, MAX_REWRITTEN>::new();
+        // A structure needs the two-byte form. Who cannot take that would be told of templates without them, and drop
+        // every packet; without the extension it goes by the payload descriptor.
+        if map.allow_mixed
+            && map.id(Extension::DependencyDescriptor).is_some()
+            && let (Some(frame), Some(number)) = (&meta.frame, ids.frame)
+        {
+            rewrite_dd(&meta.dd, frame, number, active, &mut dd);
+        }
         let extensions = ExtensionValues {
             mid: Some(self.section.mid),
             audio_level: meta.audio_level,
             abs_send_time: Some(twcc.abs_send_time(now)),
             transport_cc: numbered.then(|| twcc.peek()),
-            dependency_descriptor: (!meta.dd.is_empty()).then_some(&meta.dd[..]),
+            dependency_descriptor: (!dd.is_empty()).then_some(&dd[..]),
             video_orientation: meta.orientation,
             playout_delay: meta.playout_delay,
             ..ExtensionValues::default()
@@ -406,9 +426,13 @@ struct Outgoing<'a> {
     /// Original sequence number, of a retransmission.
     osn: Option<[u8; rtx::OSN_LEN]>,
     ids: Ids,
+    /// Decode targets to be told of.
+    active: Option<u32>,
     meta: &'a PacketMeta,
     payload: &'a [u8],
 }
 
+#[cfg(test)]
+mod layer_tests;
 #[cfg(test)]
 mod tests;

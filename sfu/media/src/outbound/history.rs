@@ -24,6 +24,9 @@ pub(super) struct Sent {
     pub(super) rtx_pt: Option<Pt>,
     pub(super) picture_id: Option<u16>,
     pub(super) tl0_pic_idx: Option<u8>,
+    /// Frame number and active decode targets in its Dependency Descriptor.
+    pub(super) frame: Option<u16>,
+    pub(super) active: Option<u32>,
     /// Only the primary block of a RED payload was sent.
     pub(super) red_primary: bool,
     pub(super) at: Instant,

@@ -1,27 +1,36 @@
 //! Which of a track's packets one subscriber gets.
 //!
-//! A stream is entered at the first packet of a key frame only, and only if the packet comes in order. Inside a stream,
-//! spatial layers (SVC) and temporal layers above the target are left out from a frame's start on; more of them come
-//! back at a key frame, since nothing else shows for every codec that the frames they need were sent.
+//! A stream is entered at the first packet of a key frame only, and only if the packet comes in order. Which layers inside
+//! it are forwarded is decided by the Dependency Descriptor where there is one, else by the payload descriptor. A stream
+//! above the target goes on until the lower one has a key frame, but without its temporal layers.
+
+mod dd_layers;
+mod frame_log;
+mod plain_layers;
 
 use std::time::{Duration, Instant};
 
 use super::MAX_STREAMS;
 use crate::command::{MediaKind, SubscriptionTarget};
 use crate::drop_reason::DropReason;
-use crate::ids::{ExtSeq, RtpTime};
+use crate::ids::ExtSeq;
 use crate::inbound::PacketMeta;
+use dd_layers::DdLayers;
+use plain_layers::PlainLayers;
 
-/// A stream is dead when others went on for so long without it. (A publisher that sends nothing at all is idle.)
+/// A stream, or a spatial layer inside one, is dead when others went on for so long without it. (A publisher that sends
+/// nothing at all is idle.)
 const DEAD_AFTER: Duration = Duration::from_millis(1500);
+/// Spatial layers inside a stream (AV1 RTP section A.8.3; VP9 browsers send as many).
+const MAX_INNER: usize = 4;
 
 /// What to do with a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Decision {
-    /// Forward it, with this marker bit.
-    Forward { marker: bool },
+    /// Forward it.
+    Forward(Look),
     /// It is the first one of its stream: switch there, then forward it.
-    Switch { marker: bool },
+    Switch(Look),
     /// Of a stream that was left: forward it only if it fills a gap.
     Late,
     /// Of the current stream, but not wanted: close its gap.
@@ -30,12 +39,38 @@ pub(super) enum Decision {
     Ignore(DropReason),
 }
 
+/// What of a forwarded packet depends on the layers that the subscriber gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Look {
+    /// Marker bit.
+    pub(super) marker: bool,
+    /// Decode targets to tell of, when it has a Dependency Descriptor that must say so.
+    pub(super) active: Option<u32>,
+}
+
+/// What the layers inside a stream make of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Forward { marker: bool, active: Option<u32> },
+    LeaveOut,
+}
+
+/// Highest layers inside a stream that are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Limits {
+    spatial: u8,
+    temporal: u8,
+}
+
 #[derive(Debug)]
 pub(super) struct LayerSelector {
     kind: MediaKind,
     target: SubscriptionTarget,
     streams: [Option<Seen>; MAX_STREAMS],
     current: Option<Current>,
+    /// Layers inside the current stream, one or the other as it says.
+    plain: PlainLayers,
+    dd: DdLayers,
 }
 
 /// What was seen of one stream.
@@ -45,28 +80,50 @@ struct Seen {
     highest: ExtSeq,
     max_inner: u8,
     max_temporal: u8,
+    /// When each spatial layer inside it was last seen.
+    inner: [Instant; MAX_INNER],
+}
+
+impl Seen {
+    fn new(meta: &PacketMeta) -> Self {
+        let at = meta.received;
+        Self { last: at, highest: meta.index, max_inner: 0, max_temporal: 0, inner: [at; MAX_INNER] }
+    }
+
+    /// The highest spatial layer inside that is not dead; one that never came is dead after the same time.
+    fn top(&self) -> u8 {
+        let live = |at: &Instant| self.last.saturating_duration_since(*at) < DEAD_AFTER;
+        self.inner.iter().rposition(live).unwrap_or(0) as u8
+    }
 }
 
 /// What is being forwarded.
 #[derive(Debug, Clone, Copy)]
 struct Current {
     stream: u8,
-    /// Highest spatial layer inside the stream.
-    inner: u8,
-    temporal: u8,
-    /// Timestamp of the picture for which `inner` and `temporal` were last set.
-    picture: RtpTime,
+    /// By the Dependency Descriptor.
+    dd: bool,
 }
 
 impl LayerSelector {
     pub(super) fn new(kind: MediaKind) -> Self {
-        Self { kind, target: SubscriptionTarget::default(), streams: [None; MAX_STREAMS], current: None }
+        Self {
+            kind,
+            target: SubscriptionTarget::default(),
+            streams: [None; MAX_STREAMS],
+            current: None,
+            plain: PlainLayers::new(),
+            dd: DdLayers::new(),
+        }
     }
 
     pub(super) fn set_target(&mut self, target: SubscriptionTarget) {
         self.target = target;
         if !target.enabled {
             self.current = None;
+        }
+        if let Some(current) = self.current.filter(|c| c.dd) {
+            self.dd.aim(self.limits(current.stream));
         }
     }
 
@@ -105,9 +162,11 @@ impl LayerSelector {
             return Some(target);
         }
         let seen = self.streams.get(usize::from(current.stream)).copied().flatten()?;
-        let more_inner = current.inner < seen.max_inner.min(self.target.max_spatial);
-        let more_temporal = current.temporal < seen.max_temporal.min(self.target.max_temporal);
-        (more_inner || more_temporal).then_some(current.stream)
+        let wanted = match current.dd {
+            true => self.dd.wants_key_frame(),
+            false => self.plain.wants_key_frame(self.limits(current.stream), seen.max_inner.min(seen.top())),
+        };
+        wanted.then_some(current.stream)
     }
 
     pub(super) fn decide(&mut self, meta: &PacketMeta) -> Decision {
@@ -118,81 +177,109 @@ impl LayerSelector {
         if self.kind == MediaKind::Audio {
             return self.decide_audio(meta);
         }
-        let inner = meta.spatial.saturating_sub(meta.stream);
-        let entry = in_order && inner == 0 && meta.info.frame_start && meta.info.key_frame;
+        match self.current {
+            Some(current) if current.stream == meta.stream => self.inside(current, meta, in_order),
+            Some(_) if !in_order => Decision::Late,
+            Some(_) if self.target_stream() != Some(meta.stream) => {
+                Decision::Ignore(DropReason::LayerNotSelected)
+            }
+            Some(_) => self.enter(meta, in_order).unwrap_or(Decision::Ignore(DropReason::LayerNotSelected)),
+            // Whatever starts first is shown first; it is changed for the target when that has a key frame.
+            None if self.is_wanted(meta.stream) => {
+                self.enter(meta, in_order).unwrap_or(Decision::Ignore(DropReason::WaitingForKeyFrame))
+            }
+            None => Decision::Ignore(DropReason::WaitingForKeyFrame),
+        }
+    }
+
+    /// Goes on with this packet's stream, if it can.
+    fn enter(&mut self, meta: &PacketMeta, in_order: bool) -> Option<Decision> {
+        if !in_order || !meta.info.frame_start {
+            return None;
+        }
+        let limits = self.limits(meta.stream);
+        let verdict = match &meta.frame {
+            Some(frame) if frame.key_frame => self.dd.enter(meta, frame, limits)?,
+            // Without its structure a receiver could not read what follows.
+            Some(_) => return None,
+            None if meta.info.key_frame && inner(meta) == 0 => self.plain.enter(meta, limits),
+            None => return None,
+        };
+        self.current = Some(Current { stream: meta.stream, dd: meta.frame.is_some() });
+        match verdict {
+            Verdict::Forward { marker, active } => Some(Decision::Switch(Look { marker, active })),
+            Verdict::LeaveOut => None,
+        }
+    }
+
+    /// A packet of the stream being forwarded.
+    fn inside(&mut self, current: Current, meta: &PacketMeta, in_order: bool) -> Decision {
+        let limits = self.limits(meta.stream);
+        let key = in_order && meta.info.frame_start && meta.info.key_frame && inner(meta) == 0;
+        let verdict = match &meta.frame {
+            Some(frame) if current.dd => self.dd.decide(meta, frame, limits, in_order),
+            // The publisher began to send descriptors, or ceased to.
+            Some(frame) if key && frame.key_frame => {
+                return self.enter(meta, in_order).unwrap_or(LEFT_OUT);
+            }
+            None if key => {
+                self.current = Some(Current { dd: false, ..current });
+                self.plain.enter(meta, limits)
+            }
+            None if current.dd => {
+                if in_order {
+                    self.dd.unreadable();
+                }
+                return Decision::LeaveOut(DropReason::WaitingForKeyFrame);
+            }
+            _ => {
+                let top = self.streams.get(usize::from(meta.stream)).copied().flatten();
+                self.plain.decide(meta, limits, in_order, top.map_or(0, |seen| seen.max_temporal))
+            }
+        };
+        match verdict {
+            Verdict::Forward { marker, active } => Decision::Forward(Look { marker, active }),
+            Verdict::LeaveOut => LEFT_OUT,
+        }
+    }
+
+    /// What is wanted of the layers inside a stream.
+    fn limits(&self, stream: u8) -> Limits {
         let SubscriptionTarget { max_spatial, max_temporal, .. } = self.target;
-        match &mut self.current {
-            Some(current) if current.stream == meta.stream => {
-                if entry {
-                    (current.inner, current.temporal) = (max_spatial, max_temporal);
-                    current.picture = meta.timestamp;
-                } else if in_order && meta.info.frame_start && meta.timestamp != current.picture {
-                    current.inner = current.inner.min(max_spatial);
-                    current.temporal = current.temporal.min(max_temporal);
-                    current.picture = meta.timestamp;
-                }
-                if inner > current.inner || meta.info.temporal > current.temporal {
-                    return Decision::LeaveOut(DropReason::LayerNotSelected);
-                }
-                // With the layers above left out, the picture ends here.
-                let ends = meta.info.frame_end && inner == current.inner;
-                Decision::Forward { marker: meta.marker || ends }
-            }
-            current => {
-                let aim = match current {
-                    // Whatever starts first is shown first; it is changed for the target when that has a key frame.
-                    None => self.is_wanted(meta.stream),
-                    Some(_) => self.target_stream() == Some(meta.stream),
-                };
-                if entry && aim {
-                    self.current = Some(Current {
-                        stream: meta.stream,
-                        inner: max_spatial,
-                        temporal: max_temporal,
-                        picture: meta.timestamp,
-                    });
-                    let ends = meta.info.frame_end && inner == max_spatial;
-                    return Decision::Switch { marker: meta.marker || ends };
-                }
-                match self.current {
-                    None => Decision::Ignore(DropReason::WaitingForKeyFrame),
-                    Some(_) if !in_order => Decision::Late,
-                    Some(_) => Decision::Ignore(DropReason::LayerNotSelected),
-                }
-            }
+        let seen = self.streams.get(usize::from(stream)).copied().flatten();
+        // On the way down to another stream, whose key frame takes a round trip, less is wanted at once.
+        let leaving = self.current.is_some_and(|c| c.stream == stream)
+            && self.target_stream().is_some_and(|target| target < stream);
+        Limits {
+            spatial: max_spatial.saturating_sub(stream).min(seen.map_or(u8::MAX, |seen| seen.top())),
+            temporal: if leaving { 0 } else { max_temporal },
         }
     }
 
     fn decide_audio(&mut self, meta: &PacketMeta) -> Decision {
         // A marker that the publisher set starts a talk spurt; it goes through.
-        let marker = meta.marker;
+        let look = Look { marker: meta.marker, active: None };
         if self.current.is_some_and(|c| c.stream == meta.stream) {
-            return Decision::Forward { marker };
+            return Decision::Forward(look);
         }
-        let current = Current { stream: meta.stream, inner: 0, temporal: 0, picture: meta.timestamp };
-        self.current = Some(current);
-        // The first packet after a pause in sending starts a talk spurt (RFC 3551 section 4.1).
-        Decision::Switch { marker: true }
+        self.current = Some(Current { stream: meta.stream, dd: false });
+        Decision::Switch(look)
     }
 
     /// Notes a packet; returns whether it is in order, `None` for a stream beyond the limit.
     fn see(&mut self, meta: &PacketMeta) -> Option<bool> {
         let slot = self.streams.get_mut(usize::from(meta.stream))?;
-        let inner = meta.spatial.saturating_sub(meta.stream);
-        let Some(seen) = slot else {
-            *slot = Some(Seen {
-                last: meta.received,
-                highest: meta.index,
-                max_inner: inner,
-                max_temporal: meta.info.temporal,
-            });
-            return Some(true);
-        };
-        let in_order = meta.index > seen.highest;
+        let first = slot.is_none();
+        let seen = slot.get_or_insert_with(|| Seen::new(meta));
+        let in_order = first || meta.index > seen.highest;
+        let inner = inner(meta);
         seen.highest = seen.highest.max(meta.index);
         seen.last = seen.last.max(meta.received);
         seen.max_inner = seen.max_inner.max(inner);
         seen.max_temporal = seen.max_temporal.max(meta.info.temporal);
+        if let Some(at) = seen.inner.get_mut(usize::from(inner)) {
+            *at = seen.last;
+        }
         Some(in_order)
     }
 
@@ -215,6 +302,13 @@ impl LayerSelector {
     fn is_wanted(&self, stream: u8) -> bool {
         stream <= self.target.max_spatial || self.target_stream() == Some(stream)
     }
+}
+
+const LEFT_OUT: Decision = Decision::LeaveOut(DropReason::LayerNotSelected);
+
+/// Spatial layer of a packet inside its stream.
+fn inner(meta: &PacketMeta) -> u8 {
+    meta.spatial.saturating_sub(meta.stream)
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub(super) struct Offsets {
     pub(super) picture: u16,
     /// To TL0PICIDX.
     pub(super) tl0: u8,
+    /// To the extended frame number of the Dependency Descriptor, wrapping.
+    pub(super) frame: u64,
 }
 
 /// Consecutive packets of one stream that have the same offsets.

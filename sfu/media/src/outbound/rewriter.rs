@@ -2,6 +2,15 @@
 //!
 //! A gap in the input that was lost on the way stays a gap, so that the subscriber asks for it and a late packet fits in.
 //! A gap that the relay makes by leaving packets out is closed.
+//!
+//! Frame numbers of the Dependency Descriptor are an exception: frames that are left out leave gaps there. References are
+//! written as distances in these numbers, so closing a gap would mean to rewrite the distances in every frame and every
+//! template; and nothing asks for it. A receiver takes the numbers as names: libwebrtc extends them to 64 bits, puts a
+//! frame into its buffer under that number with those of its references, and decodes it once they are decoded, whatever
+//! numbers lie between. (Encoders leave gaps as well, by dropping frames.) What it does not bear is a number that is not
+//! above those of before: a frame numbered below the last decoded one is dropped, and so is a structure older than the
+//! one it has. So at each switch, also the one back to the same stream after a pause, in which the sixteen bits may have
+//! gone half around, the new stream's numbers begin above all that were sent.
 
 use std::time::{Duration, Instant};
 
@@ -14,6 +23,8 @@ use crate::inbound::{PacketMeta, SenderReport};
 /// A timestamp computed from sender reports counts when it is so near to the one by the time that went by. Reports are
 /// exact to some milliseconds; what is further off belongs to another timeline.
 const MAX_SKEW: Duration = Duration::from_secs(2);
+/// Frame numbers may go so far ahead in one step, well under half of their sixteen bits.
+const MAX_FRAME_STEP: u64 = 1 << 14;
 /// Picture ids have 15 bits.
 const PICTURE_MASK: u16 = 0x7fff;
 
@@ -24,6 +35,8 @@ pub(super) struct Ids {
     pub(super) timestamp: RtpTime,
     pub(super) picture_id: Option<u16>,
     pub(super) tl0_pic_idx: Option<u8>,
+    /// Frame number of the Dependency Descriptor.
+    pub(super) frame: Option<u16>,
 }
 
 #[derive(Debug)]
@@ -56,6 +69,8 @@ struct Last {
     received: Instant,
     picture: Option<u16>,
     tl0: Option<u8>,
+    /// Highest frame number that went out, extended.
+    frame: Option<u64>,
 }
 
 impl Rewriter {
@@ -121,6 +136,10 @@ impl Rewriter {
             timestamp: timestamp.0.wrapping_sub(meta.timestamp.0),
             picture: after(self.last.and_then(|l| l.picture), meta.info.picture_id) & PICTURE_MASK,
             tl0: after(tl0.map(u16::from), meta.info.tl0_pic_idx.map(u16::from)) as u8,
+            frame: match (self.last.and_then(|l| l.frame), &meta.frame) {
+                (Some(last), Some(new)) => (last + 1).wrapping_sub(new.frame_number),
+                _ => 0,
+            },
         };
         self.map.open(meta.stream, meta.index.0, offsets);
         self.current = Some(Current {
@@ -145,6 +164,15 @@ impl Rewriter {
             if before <= 0x7f && picture < before {
                 self.map.close(meta.index.0);
                 current.offsets.picture = current.offsets.picture.wrapping_add(0x80) & PICTURE_MASK;
+                self.map.open(meta.stream, meta.index.0, current.offsets);
+            }
+        }
+        if let (Some(frame), Some(last)) = (&meta.frame, self.last.and_then(|l| l.frame)) {
+            let number = frame.frame_number.wrapping_add(current.offsets.frame);
+            // An encoder that was restarted, or a long pause of it: sixteen bits would show it as the past.
+            if frame.key_frame && number.wrapping_sub(last) > MAX_FRAME_STEP {
+                self.map.close(meta.index.0);
+                current.offsets.frame = (last + 1).wrapping_sub(frame.frame_number);
                 self.map.open(meta.stream, meta.index.0, current.offsets);
             }
         }
@@ -196,6 +224,7 @@ impl Rewriter {
     fn went_out(&mut self, meta: &PacketMeta, offsets: Offsets, ids: Ids) {
         self.next = ids.out.0 + 1;
         let before = self.last;
+        let frame = meta.frame.map(|frame| frame.frame_number.wrapping_add(offsets.frame));
         self.last = Some(Last {
             stream: meta.stream,
             timestamp: ids.timestamp,
@@ -203,6 +232,7 @@ impl Rewriter {
             received: meta.received,
             picture: ids.picture_id.or(before.and_then(|l| l.picture)),
             tl0: ids.tl0_pic_idx.or(before.and_then(|l| l.tl0)),
+            frame: frame.max(before.and_then(|l| l.frame)),
         });
     }
 
@@ -246,6 +276,7 @@ fn ids(meta: &PacketMeta, offsets: Offsets) -> Ids {
         timestamp: RtpTime(meta.timestamp.0.wrapping_add(offsets.timestamp)),
         picture_id: meta.info.picture_id.map(|id| id.wrapping_add(offsets.picture) & PICTURE_MASK),
         tl0_pic_idx: meta.info.tl0_pic_idx.map(|idx| idx.wrapping_add(offsets.tl0)),
+        frame: meta.frame.map(|frame| frame.frame_number.wrapping_add(offsets.frame) as u16),
     }
 }
 

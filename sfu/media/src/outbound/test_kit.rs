@@ -101,6 +101,8 @@ pub(super) struct Got {
     pub(super) marker: bool,
     pub(super) timestamp: u32,
     pub(super) payload: Vec<u8>,
+    /// Dependency Descriptor; empty for none.
+    pub(super) dd: Vec<u8>,
 }
 
 pub(super) struct Subscriber {
@@ -117,6 +119,7 @@ pub(super) struct Subscriber {
 impl Subscriber {
     pub(super) fn new(kind: MediaKind, codecs: Vec<CodecParams>, seed: u64) -> Self {
         let mut map = ExtensionMap::default();
+        map.allow_mixed = true;
         for (i, extension) in Extension::ALL.into_iter().enumerate() {
             map.set(extension, i as u8 + 1);
         }
@@ -187,6 +190,7 @@ impl Subscriber {
             marker: header.marker,
             timestamp: header.timestamp.0,
             payload: packet[opened.payload].to_vec(),
+            dd: ext.dependency_descriptor.unwrap_or_default().to_vec(),
         }
     }
 }
