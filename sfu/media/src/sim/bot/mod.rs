@@ -452,7 +452,7 @@ impl Bot {
         let sink =
             self.sinks.values_mut().find(|s| s.config().ssrc == ssrc || s.config().rtx_ssrc == Some(ssrc));
         match sink {
-            Some(sink) => sink.packet(&parsed, now),
+            Some(sink) => sink.packet(&parsed, datagram.len(), now),
             None => self.stats.unexpected += 1,
         }
     }

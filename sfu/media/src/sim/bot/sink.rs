@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::frames::{self, Coding, FrameId};
 use super::rtp::{Parsed, ReportBlock};
+use crate::sim::net::OVERHEAD;
 
 /// Requests for one packet before it is given up, as with libwebrtc; they are a round trip apart.
 const MAX_TRIES: u32 = 10;
@@ -86,6 +87,8 @@ pub struct Sink {
     pub first_seq: Option<u16>,
     /// Payload bytes of the stream itself.
     pub octets: u64,
+    /// Bytes of the datagrams of the stream itself, with the headers of IP and UDP.
+    pub wire_bytes: u64,
     /// Sender reports: NTP time and RTP timestamp of the last, and when it came.
     pub last_sr: Option<(u64, u32, Instant)>,
     /// Packets that the last sender report claims.
@@ -114,6 +117,7 @@ impl Sink {
             nacked: 0,
             first_seq: None,
             octets: 0,
+            wire_bytes: 0,
             last_sr: None,
             sr_packets: 0,
             lacks_key: false,
@@ -133,9 +137,13 @@ impl Sink {
     }
 
     /// Takes a packet of the stream or of its RTX stream.
-    pub(super) fn packet(&mut self, packet: &Parsed<'_>, now: Instant) {
+    /// `len` is the size of its datagram.
+    pub(super) fn packet(&mut self, packet: &Parsed<'_>, len: usize, now: Instant) {
         let head = packet.head;
         let is_rtx = Some(head.ssrc) == self.config.rtx_ssrc;
+        if !is_rtx {
+            self.wire_bytes += (len + OVERHEAD) as u64;
+        }
         let (seq, payload) = match (is_rtx, packet.payload) {
             (true, [hi, lo, payload @ ..]) => (u16::from_be_bytes([*hi, *lo]), payload),
             // Padding for probes.

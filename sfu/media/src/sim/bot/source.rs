@@ -195,7 +195,8 @@ impl Source {
         let shape = layer.encoder.next(encoding, id, key, layer.config.frame_len as f64 * layer.scale);
         let frame = frames::build(config.coding, id, key, shape.len, config.encrypted);
         layer.frames += 1;
-        let chunks = frame.chunks(MAX_PAYLOAD);
+        // Into equal parts, as libwebrtc does.
+        let chunks = frame.chunks(frame.len().div_ceil(frame.len().div_ceil(MAX_PAYLOAD)));
         let last = chunks.len() - 1;
         layer.tl0 = layer.tl0.wrapping_add(u8::from(shape.temporal == 0));
         for (i, chunk) in chunks.enumerate() {

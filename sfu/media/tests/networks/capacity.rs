@@ -1,0 +1,130 @@
+//! How the relay fills links, follows their rate and shares them.
+
+use std::time::{Duration, Instant};
+
+use sfu_media::sim::net::{Link, Trace};
+use sfu_media::sim::world::Publish;
+
+use crate::figures::{Figures, ms};
+use crate::scene::{Scene, camera, link, small_camera};
+
+const RTT: Duration = Duration::from_millis(50);
+/// Deep enough that a sender who overshoots is told by delay, not by loss.
+const QUEUE: Duration = Duration::from_millis(1000);
+const STEP: Duration = Duration::from_millis(100);
+
+/// Six cameras and a voice: more than the links can carry, in layers fine enough to fill 85 % of any rate.
+pub fn gallery() -> Vec<Publish> {
+    let mut tracks = vec![small_camera(); 6];
+    tracks.push(Publish::audio());
+    tracks
+}
+
+fn narrow(rate: u64, queue: Duration) -> Link {
+    Link { rate: Some(rate), queue, ..link(RTT) }
+}
+
+/// Bits per second in the half second that ends with each step.
+fn half_seconds(trace: &Trace, from: Instant, to: Instant) -> Vec<f64> {
+    let series = trace.delivered(from, to, STEP);
+    series.windows(5).map(|five| five.iter().sum::<u64>() as f64 * 8.0 / 0.5).collect()
+}
+
+/// 3 Mbit/s, then 500 kbit/s, then 3 Mbit/s.
+pub fn step() -> Figures {
+    let mut figures = Figures::of("capacity 3M-500k-3M");
+    let mut scene = Scene::new(11, RTT, &gallery());
+    let r = scene.join(link(RTT), narrow(3_000_000, QUEUE));
+    let (down_after, up_after) = (Duration::from_secs(25), Duration::from_secs(50));
+    scene.then_rate(r, down_after, Some(500_000));
+    scene.then_rate(r, up_after, Some(3_000_000));
+    let start = scene.world.now();
+    let end = scene.run_secs(80);
+    let (down, up) = (start + down_after, start + up_after);
+    let trace = scene.trace(r);
+
+    let secs = Duration::from_secs;
+    figures.at_least("share of 3M before, from 15 s", trace.bps(start + secs(15), down) / 3e6, 0.85);
+    // Settled: from here on no second in which more is sent than the link carries, and the queue is short again.
+    let mut settled = down;
+    let mut at = down;
+    while at < up {
+        let offered = trace.offered_bps(at, (at + secs(1)).min(up));
+        if offered > 500_000.0 * 1.05 || trace.waited(0.5, at, at + STEP) > Duration::from_millis(150) {
+            settled = at + STEP;
+        }
+        at += STEP;
+    }
+    figures.at_most("s until it settles under 500k", (settled - down).as_secs_f64(), 2.0);
+    figures.at_least("share of 500k, from 10 s", trace.bps(down + secs(10), up) / 500e3, 0.85);
+    let back = half_seconds(trace, up, end).iter().position(|bps| *bps >= 0.8 * 3e6);
+    let back = back.map_or(f64::INFINITY, |at| (at + 5) as f64 * STEP.as_secs_f64());
+    figures.at_most("s until back at 80 % of 3M", back.min(999.0), 10.0);
+    figures.at_least("share of 3M after, from 15 s", trace.bps(up + secs(15), end) / 3e6, 0.85);
+    figures.at_most("ms of queueing, p95 of the call", ms(trace.waited(0.95, start, end)), 150.0);
+    figures.at_most(
+        "ms of queueing at 500k, p95 from 2 s",
+        ms(trace.waited(0.95, down + secs(2), up)),
+        150.0,
+    );
+    figures.tell("ms of queueing, longest", ms(trace.waited(1.0, start, end)));
+    figures.tell("datagrams dropped by the full queue", trace.overflows.len() as f64);
+    figures
+}
+
+/// Steady links of several rates.
+pub fn steady(rate: u64) -> Figures {
+    let mut figures = Figures::of(format!("steady {} kbit/s", rate / 1000));
+    let mut scene = Scene::new(12, RTT, &gallery());
+    let r = scene.join(link(RTT), narrow(rate, QUEUE));
+    let from = scene.run_secs(20);
+    let media = scene.media_bytes(r);
+    let to = scene.run_secs(30);
+    let media = (scene.media_bytes(r) - media) as f64 * 8.0 / 30.0;
+    let trace = scene.trace(r);
+    figures.at_least("share of the link in use", trace.bps(from, to) / rate as f64, 0.85);
+    figures.tell("of it media, no padding or repair", media / rate as f64);
+    figures.at_most("ms of queueing, p95", ms(trace.waited(0.95, from, to)), 150.0);
+    figures.tell(
+        "datagrams dropped by the full queue",
+        trace.overflows.iter().filter(|at| **at > from).count() as f64,
+    );
+    figures
+}
+
+/// Two receivers behind one bottleneck, the second 15 s later.
+pub fn two_share(rate: u64) -> Figures {
+    let mut figures = Figures::of(format!("two share {} kbit/s", rate / 1000));
+    let mut scene = Scene::new(13, RTT, &gallery());
+    let a = scene.connect(link(RTT), link(RTT));
+    let b = scene.connect(link(RTT), link(RTT));
+    scene.share(&[a, b], rate, QUEUE);
+    scene.subscribe_all(a);
+    scene.run_secs(15);
+    scene.subscribe_all(b);
+    let from = scene.run_secs(25);
+    let to = scene.run_secs(40);
+    let bps = [a, b].map(|r| scene.trace(r).bps(from, to));
+    let both = bps[0] + bps[1];
+    figures.at_most("share of the one who gets more", bps[0].max(bps[1]) / both, 0.6);
+    figures.tell("share of the one who came first", bps[0] / both);
+    figures.at_least("share of the link in use by both", both / rate as f64, 0.85);
+    let waited = [a, b].map(|r| ms(scene.trace(r).waited(0.95, from, to)));
+    figures.at_most("ms of queueing, p95 of the worse", waited[0].max(waited[1]), 150.0);
+    figures
+}
+
+/// A link with a queue of three seconds.
+pub fn bufferbloat() -> Figures {
+    let mut figures = Figures::of("bufferbloat 1M, queue of 3 s");
+    let mut scene = Scene::new(14, RTT, &[camera(), Publish::audio()]);
+    let r = scene.join(link(RTT), narrow(1_000_000, Duration::from_secs(3)));
+    let start = scene.world.now();
+    let from = scene.run_secs(10);
+    let to = scene.run_secs(40);
+    let trace = scene.trace(r);
+    figures.at_most("ms of queueing, p95", ms(trace.waited(0.95, from, to)), 150.0);
+    figures.tell("ms of queueing, longest of the call", ms(trace.waited(1.0, start, to)));
+    figures.at_most("freezes", scene.play(r, 0, Duration::ZERO, from, to).freezes as f64, 0.0);
+    figures
+}
