@@ -110,6 +110,8 @@ fn layers_switch_cleanly_on_a_rough_network() {
             assert_continuous(sink);
         }
         assert!(sink(&world, &subs[0]).repaired > 20);
+        // The publisher's own repairs come on streams that only their repaired rids name.
+        assert!(world.stats().rtx_in > 20);
     }
 }
 

@@ -68,8 +68,12 @@ impl Shard {
         }
     }
 
-    /// Asks for what a subscription waits for.
+    /// Gives a subscription what is there of what it waits for, and asks for the rest.
     pub(super) fn serve_subscription(&mut self, key: SubKey, tx: &mut TxQueue, now: Instant) {
+        let wanted = self.subs.get(key).and_then(|sub| sub.forwarder.wants_key_frame());
+        if let Some(layer) = wanted {
+            self.replay(key, layer, tx, now);
+        }
         let Some(sub) = self.subs.get(key) else { return };
         if let Some(layer) = sub.forwarder.wants_key_frame() {
             self.request_key_frame(sub.track, layer, tx, now);

@@ -13,6 +13,7 @@ mod ingress;
 mod loudest;
 mod peer_index;
 mod peers;
+mod replay;
 mod reports;
 mod router;
 mod slots;
