@@ -6,6 +6,8 @@ const FIRST_WINDOW: i64 = 500_000;
 const WINDOW: i64 = 150_000;
 /// A longer pause says nothing of the path, in µs.
 const MAX_PAUSE: i64 = 1_000_000;
+/// Samples below this share of the estimate are a sudden fall.
+const SUDDEN: f64 = 0.7;
 /// How much less a sample is trusted the further it is from the estimate.
 const UNCERTAINTY: f64 = 10.0;
 /// The same while little is sent: a lull then says nothing about the path.
@@ -52,11 +54,11 @@ impl AckedRate {
         self.bytes += u64::from(size);
     }
 
-    /// Bits per second that a path carries whose queue grows: no more than the last two samples show, for the filter
-    /// follows a sudden fall slowly.
+    /// Bits per second that a path carries whose queue grows. The filter follows a sudden fall slowly: if the last two
+    /// samples are far below it, they count.
     pub(super) fn congested_bps(&self) -> Option<f64> {
-        let recent = self.samples.into_iter().fold(0.0, f64::max);
-        self.bps().map(|bps| if recent > 0.0 { bps.min(1000.0 * recent) } else { bps })
+        let recent = 1000.0 * self.samples.into_iter().fold(0.0, f64::max);
+        self.bps().map(|bps| if recent > 0.0 && recent < SUDDEN * bps { recent } else { bps })
     }
 
     /// What follows may be very different: samples count more for a while.

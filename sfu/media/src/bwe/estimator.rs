@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::acked_rate::AckedRate;
 use super::loss::LossControl;
 use super::packet_groups::PacketGroups;
-use super::probe::Probing;
+use super::probe::{Probing, Shown};
 use super::queue_delay::{QueueDelay, RecentMin};
 use super::rate_control::{Path, RateControl, Step};
 use super::send_log::{PacketResult, SendLog};
@@ -20,23 +20,36 @@ const DEFAULT_RTT: i64 = 200_000;
 const LIMITED: f64 = 0.7;
 /// A queue is drained within this time, or a round trip if that is longer, in µs.
 const DRAIN_TIME: i64 = 400_000;
+/// A queue of this length is drained even before the trend shows overuse, in µs.
+const LONG_QUEUE: i64 = 100_000;
 /// .. until no more than this is left, in µs.
 const DRAINED: i64 = 20_000;
-/// .. and for no longer than this beyond the round trip: what is left then is not ours.
-const MAX_DRAIN: i64 = 3_000_000;
+/// .. and as long as it gets shorter: within this time beyond the round trip, in µs, by a fifth. What does not is not
+/// ours to drain.
+const DRAIN_CHECK: i64 = 2_000_000;
 /// Share of the target that is always sent while a queue drains.
-const MIN_DRAIN: f64 = 0.3;
+const MIN_DRAIN: f64 = 0.2;
 /// Bytes in flight are what the round trip, the time between feedbacks and this much queue explain, in µs; beyond that
 /// feedback stays away, because a queue grew or the path is gone.
-const FLIGHT_QUEUE: i64 = 150_000;
+const FLIGHT_QUEUE: i64 = 100_000;
 /// Time between two feedbacks assumed at most, in µs.
 const MAX_FEEDBACK_INTERVAL: i64 = 250_000;
 /// Share of the target that is sent while feedback stays away.
 const MIN_PUSHBACK: f64 = 0.2;
 /// Time without any feedback after which the estimate itself is halved, each time, in µs.
 const SILENCE: i64 = 2_000_000;
+/// Lost share from which on the losses are asked whether they come from the rate: .. sent for this long, in µs, this
+/// often, in µs, is this share of the target. Losses that do not change are nobody's fault.
+const TRIAL_LOSS: f64 = 0.08;
+const TRIAL: i64 = 600_000;
+const TRIAL_INTERVAL: i64 = 8_000_000;
+const TRIAL_SHARE: f64 = 0.75;
 /// Interval at which time alone is looked at while packets are in flight.
 const TICK: Duration = Duration::from_millis(100);
+
+/// Rate of bursts against the target. libwebrtc takes 2.5; a relay cannot choose the size of a key frame, and at 1.5 it
+/// waits here, where audio overtakes it, and not in the path.
+const PACING: f64 = 1.5;
 
 /// Bounds of an [`Estimator`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,6 +67,14 @@ impl Default for EstimatorConfig {
     fn default() -> Self {
         Self { start_bps: 500_000, min_bps: 30_000, max_bps: 50_000_000 }
     }
+}
+
+/// A queue that is being drained.
+#[derive(Debug, Clone, Copy)]
+struct Drain {
+    /// When it was looked at last, and the longest it was since, in µs.
+    since: i64,
+    longest: i64,
 }
 
 /// Estimates what the path to one peer carries, from its feedback.
@@ -75,12 +96,14 @@ pub struct Estimator {
     /// Smoothed, and the least of late without the receiver's pauses; µs.
     rtt: Option<i64>,
     least_rtt: RecentMin,
-    /// µs since `epoch`.
-    draining_since: Option<i64>,
+    draining: Option<Drain>,
+    /// µs since `epoch`, as all times here.
     feedback_at: Option<i64>,
     feedback_interval: i64,
     /// The first packet sent after the last feedback.
     unanswered_since: Option<i64>,
+    /// When the rate was lowered last to see whether fewer packets are lost then.
+    trial_at: Option<i64>,
     limited: bool,
     remb: Option<f64>,
     report_loss: Option<f64>,
@@ -114,10 +137,11 @@ impl Estimator {
             probing: Probing::default(),
             rtt: None,
             least_rtt: RecentMin::default(),
-            draining_since: None,
+            draining: None,
             feedback_at: None,
             feedback_interval: 100_000,
             unanswered_since: None,
+            trial_at: None,
             limited: false,
             remb: None,
             report_loss: None,
@@ -132,10 +156,14 @@ impl Estimator {
     /// full, not its 16 bits) left. `probe`: the probe that it was sent for.
     pub fn on_sent(&mut self, number: u64, size: usize, probe: Option<ProbeId>, now: Instant) {
         let at = self.micros(now);
+        // No datagram is longer.
+        let size = size.min(0xffff);
         self.log.on_sent(number, size, probe, at);
         self.sent.on_sent(size, at);
         self.unanswered_since.get_or_insert(at);
-        self.tick_at.get_or_insert(now + TICK);
+        if self.feedback_at.is_some() {
+            self.tick_at.get_or_insert(now + TICK);
+        }
     }
 
     /// Transport-wide feedback arrived. It may be late, twice, or about anything.
@@ -187,7 +215,7 @@ impl Estimator {
     /// what they were given of the target. Probes aim at `wanted_bps`, never above.
     pub fn set_demand(&mut self, allocated_bps: u64, wanted_bps: u64, now: Instant) {
         let at = self.micros(now);
-        self.probing.set_wanted(wanted_bps.max(allocated_bps) as f64, at);
+        self.probing.set_wanted((wanted_bps.max(allocated_bps) as f64).min(self.max), at);
     }
 
     /// What may be sent now, media and retransmissions and all headers.
@@ -197,7 +225,7 @@ impl Estimator {
 
     /// How fast a burst (a key frame) may leave.
     pub fn pacing_bps(&self) -> u64 {
-        (2.5 * self.target) as u64
+        (PACING * self.target) as u64
     }
 
     /// Round trip, smoothed. That from feedback is without the pauses that the receiver makes between two.
@@ -218,22 +246,15 @@ impl Estimator {
 
     /// A probe to be started now. To be asked after every feedback, timeout and change of demand.
     pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
-        let at = self.micros(now);
-        // A probe needs transport-wide feedback, and a path that is not busy with a queue already.
-        let free = self.feedback_at.is_some()
-            && self.draining_since.is_none()
-            && self.target >= self.estimate
-            && self.trendline.usage() != Usage::Over
-            && self.remb.is_none_or(|remb| remb > self.estimate);
-        if !free {
+        if !self.may_probe() {
             return None;
         }
-        self.probing.poll(self.estimate, at)
+        self.probing.poll(self.estimate, self.micros(now))
     }
 
-    /// When [`Self::handle_timeout`] wants to be called.
+    /// When [`Self::handle_timeout`] wants to be called, and [`Self::poll_probe`] after it.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let probe = self.feedback_at.and_then(|_| self.probing.due_at(self.estimate, self.rtt_micros()));
+        let probe = self.probing.due_at(self.estimate, self.rtt_micros(), self.may_probe());
         let probe = probe.map(|at| self.epoch + Duration::from_micros(at.max(0) as u64));
         [self.tick_at, probe].into_iter().flatten().min()
     }
@@ -245,13 +266,22 @@ impl Estimator {
         if self.tick_at.is_none_or(|tick| now < tick) {
             return;
         }
-        self.tick_at = (self.unanswered_since.is_some() || self.draining_since.is_some()).then(|| now + TICK);
+        self.tick_at = (self.unanswered_since.is_some() || self.draining.is_some()).then(|| now + TICK);
         if self.feedback_at.is_some() && self.unanswered_since.is_some_and(|since| at - since >= SILENCE) {
             self.unanswered_since = Some(at);
             self.rate.set(0.5 * self.rate.bps(), at);
             self.probing.on_congestion(at);
         }
         self.combine(at);
+    }
+
+    /// A probe needs transport-wide feedback, and a path that is not busy with a queue already.
+    fn may_probe(&self) -> bool {
+        self.feedback_at.is_some()
+            && self.draining.is_none()
+            && self.target >= self.estimate
+            && self.trendline.usage() != Usage::Over
+            && self.remb.is_none_or(|remb| remb > self.estimate)
     }
 
     fn on_results(&mut self, results: &mut [PacketResult], at: i64) {
@@ -284,13 +314,20 @@ impl Estimator {
             least_delay = least_delay.min(arrived_at.saturating_sub(result.sent_at));
             let waited = newest_arrival.map_or(0, |newest| newest.saturating_sub(arrived_at));
             rtt = rtt.min((at - result.sent_at).saturating_sub(waited));
-            if let Some(delta) = self.groups.on_packet(result.sent_at, arrived_at) {
+            // A probe builds a short queue on purpose.
+            if result.probe.is_none()
+                && let Some(delta) = self.groups.on_packet(result.sent_at, arrived_at)
+            {
                 self.trendline.on_delta(delta);
             }
             probed = self.probing.on_result(result).or(probed);
         }
         if newest_arrival.is_some() {
             self.queue.on_delay(least_delay, at);
+            if self.queue.micros() > LONG_QUEUE {
+                // The trend needs some groups more to be sure; the queue is there already.
+                self.drain(at);
+            }
             let rtt = rtt.clamp(0, 60_000_000);
             self.least_rtt.add(rtt, at);
             self.on_rtt(rtt);
@@ -300,29 +337,40 @@ impl Estimator {
     }
 
     /// Lets the delay and what a probe showed change the rate.
-    fn control(&mut self, probed: Option<f64>, at: i64) {
+    fn control(&mut self, probed: Option<Shown>, at: i64) {
         let usage = self.trendline.usage();
         // What is lost whatever is sent is carried by the link up to there.
         let carried = 1.0 / (1.0 - self.losses.inherent());
         let acked = if usage == Usage::Over { self.acked.congested_bps() } else { self.acked.bps() };
         let acked = acked.map(|bps| bps * carried);
         let arrives_as_sent = acked.is_some_and(|acked| acked >= 0.9 * self.sent.bps(at));
-        let path = Path { acked, rtt: self.rtt_micros(), limited: self.limited && arrives_as_sent };
+        let path = Path {
+            acked,
+            rtt: self.rtt_micros(),
+            limited: self.limited && arrives_as_sent,
+            queue: self.queue.micros(),
+        };
         let step = self.rate.update(usage, path, at);
         if step == Step::Fell || usage == Usage::Over {
             self.probing.on_congestion(at);
         }
         if step == Step::Fell {
-            self.draining_since = Some(at);
-            self.tick_at.get_or_insert(self.epoch + Duration::from_micros(at.max(0) as u64) + TICK);
+            self.drain(at);
         }
-        let probed = probed.map(|bps| bps * carried);
-        if let Some(bps) = probed.filter(|bps| *bps > self.rate.bps() && usage != Usage::Over) {
-            self.rate.on_probe(bps, at);
+        let probed = probed.map(|shown| Shown { bps: shown.bps * carried, ..shown });
+        if let Some(Shown { bps, saturated }) = probed
+            && usage != Usage::Over
+            && self.rate.on_probe(bps, saturated, at)
+        {
             self.losses.on_probe(bps);
             self.acked.expect_change();
         }
-        self.probing.on_feedback_end(probed, at);
+        self.probing.on_feedback_end(probed.map(|shown| shown.bps), at);
+    }
+
+    fn drain(&mut self, at: i64) {
+        self.draining.get_or_insert(Drain { since: at, longest: 0 });
+        self.tick_at.get_or_insert(self.epoch + Duration::from_micros(at.max(0) as u64) + TICK);
     }
 
     /// The estimate from its parts, and what may be sent of it now.
@@ -330,23 +378,27 @@ impl Estimator {
         let rate = self.rate.bps();
         let rate = self.losses.bps().map_or(rate, |losses| rate.min(losses));
         self.estimate = self.remb.map_or(rate, |remb| rate.min(remb)).clamp(self.min, self.max);
-        let share = self.drain_share(now).min(self.pushback_share());
+        let share = self.drain_share(now).min(self.pushback_share()).min(self.trial_share(now));
         self.target = (self.estimate * share).clamp(self.min, self.max);
     }
 
     /// The share of the estimate that lets the queue drain.
     fn drain_share(&mut self, now: i64) -> f64 {
-        let Some(since) = self.draining_since else { return 1.0 };
-        let queue = self.queue.micros();
         let rtt = self.rtt_micros();
+        let queue = self.queue.micros();
+        let Some(drain) = &mut self.draining else { return 1.0 };
         if queue <= DRAINED {
-            self.draining_since = None;
+            self.draining = None;
             return 1.0;
         }
-        if now - since > MAX_DRAIN + rtt {
-            self.draining_since = None;
-            self.queue.rebase(now);
-            return 1.0;
+        drain.longest = drain.longest.max(queue);
+        if now - drain.since > DRAIN_CHECK + rtt {
+            if queue > drain.longest / 5 * 4 {
+                self.draining = None;
+                self.queue.rebase(now);
+                return 1.0;
+            }
+            *drain = Drain { since: now, longest: queue };
         }
         (1.0 - queue as f64 / DRAIN_TIME.max(rtt) as f64).max(MIN_DRAIN)
     }
@@ -358,6 +410,19 @@ impl Estimator {
         let allowed = self.estimate * explained as f64 / 8e6 + 3000.0;
         let in_flight = self.log.in_flight_bytes() as f64;
         if in_flight <= allowed { 1.0 } else { (allowed / in_flight).max(MIN_PUSHBACK) }
+    }
+
+    /// Lowers the rate for a moment while much is lost. At one rate alone a full policer looks like a bad radio.
+    fn trial_share(&mut self, now: i64) -> f64 {
+        let since = self.trial_at.map_or(i64::MAX, |at| now - at);
+        if since < TRIAL {
+            return TRIAL_SHARE;
+        }
+        if since >= TRIAL_INTERVAL && self.losses.inherent() > TRIAL_LOSS {
+            self.trial_at = Some(now);
+            return TRIAL_SHARE;
+        }
+        1.0
     }
 
     fn on_rtt(&mut self, sample: i64) {

@@ -136,7 +136,11 @@ impl LossControl {
     fn candidate(&self, bps: f64) -> Candidate {
         // The likelihood is concave in the inherent loss: where its slope is zero, or at a bound.
         let (mut low, mut high) = (MIN_INHERENT, MAX_INHERENT);
-        for _ in 0..12 {
+        let lost = self.weighted().any(|(_, o)| o.lost > 0);
+        if !lost {
+            high = low;
+        }
+        for _ in 0..if lost { 12 } else { 0 } {
             let middle = (low + high) / 2.0;
             let slope: f64 = self
                 .weighted()

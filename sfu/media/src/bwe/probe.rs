@@ -31,6 +31,15 @@ const MAX_PAUSE: i64 = 5_000_000;
 /// Demand that grew this much is worth a probe at once.
 const DEMAND_STEP: f64 = 1.2;
 
+/// What a probe showed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Shown {
+    /// A rate that the path carries.
+    pub(super) bps: f64,
+    /// It arrived slower than it was sent: with other traffic it filled the link.
+    pub(super) saturated: bool,
+}
+
 /// What one probe's packets did.
 #[derive(Debug, Clone, Copy)]
 struct Cluster {
@@ -75,7 +84,7 @@ impl Cluster {
         self.last_arrived = self.last_arrived.max(arrived);
     }
 
-    fn bps(&self) -> Option<f64> {
+    fn shown(&self) -> Option<Shown> {
         let enough = self.packets as f64 >= MIN_SHARE * self.probe.min_packets as f64
             && self.bytes as f64 >= MIN_SHARE * self.probe.min_bytes as f64;
         let sent_for = self.last_sent.saturating_sub(self.first_sent);
@@ -90,7 +99,8 @@ impl Cluster {
         if arrived > 2.0 * sent {
             return None;
         }
-        Some(if arrived < SATURATED * sent { OF_SATURATED * arrived } else { arrived.min(sent) })
+        let saturated = arrived < SATURATED * sent;
+        Some(Shown { bps: if saturated { OF_SATURATED * arrived } else { arrived.min(sent) }, saturated })
     }
 }
 
@@ -118,11 +128,11 @@ impl Probing {
         self.wanted = wanted;
     }
 
-    /// When the next probe may be due, in µs; `None`: nothing more is wanted than `target`.
-    pub(super) fn due_at(&self, target: f64, rtt: i64) -> Option<i64> {
+    /// When something is due, in µs: the next probe if `allowed` and more is wanted than `target`, or the end of this one.
+    pub(super) fn due_at(&self, target: f64, rtt: i64, allowed: bool) -> Option<i64> {
         match &self.active {
             Some(active) => Some(active.started_at + MAX_WAIT + rtt),
-            None => (self.wanted > target).then_some(self.next_at),
+            None => (allowed && self.wanted > target).then_some(self.next_at),
         }
     }
 
@@ -146,11 +156,11 @@ impl Probing {
         Some(probe)
     }
 
-    /// A feedback spoke of a packet of a probe. What the probe showed so far in bps, if that is enough.
-    pub(super) fn on_result(&mut self, result: &PacketResult) -> Option<f64> {
+    /// A feedback spoke of a packet of a probe. What the probe showed so far, if that is enough.
+    pub(super) fn on_result(&mut self, result: &PacketResult) -> Option<Shown> {
         let active = self.active.as_mut().filter(|active| Some(active.probe.id) == result.probe)?;
         active.add(result.sent_at, result.arrived_at?, result.size);
-        active.bps()
+        active.shown()
     }
 
     /// All of a feedback was seen; the probe showed `bps`, which is more than before or not. If it is over, decides what
@@ -177,7 +187,7 @@ impl Probing {
     /// The path is congested: no probe now, nor right after.
     pub(super) fn on_congestion(&mut self, now: i64) {
         self.next_bps = None;
-        self.next_at = self.next_at.max(now + self.pause.max(MIN_PAUSE));
+        self.next_at = self.next_at.max(now + MIN_PAUSE);
     }
 
     fn fail(&mut self, now: i64) {
@@ -193,7 +203,7 @@ mod tests {
     use super::*;
 
     /// Sends a probe through a link of `link` bps and returns what it showed.
-    fn through(probing: &mut Probing, probe: Probe, link: f64, from: i64) -> Option<f64> {
+    fn through(probing: &mut Probing, probe: Probe, link: f64, from: i64) -> Option<Shown> {
         let mut arrived = from;
         let mut shown = None;
         let packets = (probe.min_bytes / 1200 + 1).max(probe.min_packets) as i64;
@@ -209,7 +219,7 @@ mod tests {
                 was_lost: false,
             });
         }
-        probing.on_feedback_end(shown, arrived);
+        probing.on_feedback_end(shown.map(|shown| shown.bps), arrived);
         shown
     }
 
@@ -221,11 +231,11 @@ mod tests {
         let first = probing.poll(5e5, 0).unwrap();
         assert_eq!(first.bps, 1_500_000);
         assert_eq!(probing.poll(5e5, 0), None, "one at a time");
-        let shown = through(&mut probing, first, 1e7, 1000).unwrap();
+        let shown = through(&mut probing, first, 1e7, 1000).unwrap().bps;
         assert!((1.4e6..1.51e6).contains(&shown), "{shown}");
         let second = probing.poll(shown, 200_000).unwrap();
         assert!((2.9e6..3.1e6).contains(&(second.bps as f64)));
-        let shown = through(&mut probing, second, 1e7, 200_000).unwrap();
+        let shown = through(&mut probing, second, 1e7, 200_000).unwrap().bps;
         let third = probing.poll(shown, 400_000).unwrap();
         assert_eq!(third.bps, 4_000_000);
         through(&mut probing, third, 1e7, 400_000).unwrap();
@@ -237,10 +247,11 @@ mod tests {
         let mut probing = Probing::default();
         probing.set_wanted(4e6, 0);
         let probe = probing.poll(1e6, 0).unwrap();
-        let shown = through(&mut probing, probe, 1.2e6, 0).unwrap();
+        let Shown { bps: shown, saturated } = through(&mut probing, probe, 1.2e6, 0).unwrap();
+        assert!(saturated);
         assert!((1.1e6..1.2e6).contains(&shown), "{shown}");
         assert_eq!(probing.poll(shown, 300_000), None);
-        let due = probing.due_at(shown, 0).unwrap();
+        let due = probing.due_at(shown, 0, true).unwrap();
         assert!(probing.poll(shown, due).is_some());
         // One that never leaves or arrives is over after a while.
         probing.handle_timeout(50_000, due + 1_050_000);

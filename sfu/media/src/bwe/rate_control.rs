@@ -4,10 +4,16 @@
 use super::trendline::Usage;
 
 /// What is left of the acknowledged rate after overuse.
-const BETA: f64 = 0.85;
+const BETA: f64 = 0.9;
 /// Growth a second while the capacity is unknown.
 const GROWTH: f64 = 0.08;
-/// Bits of a packet: what additive increase adds every response time.
+/// What a probe that filled a link of known capacity must show, against the rate.
+const SATURATED_GAIN: f64 = 1.25;
+/// Time after a probe and a round trip in which what arrives is not what may be sent yet, in µs.
+const PROBE_SETTLES: i64 = 500_000;
+/// .. unless the queue is longer than this, in µs.
+const PROBE_QUEUE: i64 = 60_000;
+/// Bits of a packet.
 const PACKET_BITS: f64 = 1200.0 * 8.0;
 
 /// The capacity at which overuse was seen, kbit/s, with its variance normalised by the mean.
@@ -61,6 +67,7 @@ pub(super) struct RateControl {
     holding: bool,
     changed_at: Option<i64>,
     decreased_at: Option<i64>,
+    probed_at: Option<i64>,
 }
 
 /// What an update knows of the path.
@@ -72,6 +79,8 @@ pub(super) struct Path {
     pub(super) rtt: i64,
     /// Less is sent than may be, so that neither growth nor a fall of what arrives says much.
     pub(super) limited: bool,
+    /// µs that packets wait in the path.
+    pub(super) queue: i64,
 }
 
 impl RateControl {
@@ -84,6 +93,7 @@ impl RateControl {
             holding: false,
             changed_at: None,
             decreased_at: None,
+            probed_at: None,
         }
     }
 
@@ -91,14 +101,24 @@ impl RateControl {
         self.bps
     }
 
-    /// A probe showed that the path carries `bps`.
-    pub(super) fn on_probe(&mut self, bps: f64, now: i64) {
+    /// A probe showed that the path carries `bps`; `saturated`: but no more. Is that taken?
+    ///
+    /// What a burst gets of a link that is full already depends on how much the other flows send. With equal bursts
+    /// relative to its own rate, the flow that has less gains more of its rate; only that much counts, so that probes
+    /// bring flows together and not apart.
+    pub(super) fn on_probe(&mut self, bps: f64, saturated: bool, now: i64) -> bool {
+        let least = if saturated && self.capacity.estimate.is_some() { SATURATED_GAIN } else { 1.0 };
+        if bps <= least * self.bps {
+            return false;
+        }
         if self.capacity.bounds().is_some_and(|(_, upper)| bps > upper) {
             self.capacity = LinkCapacity::default();
         } else if self.capacity.estimate.is_some() {
             self.capacity.on_probe(bps);
         }
+        self.probed_at = Some(now);
         self.set(bps, now);
+        true
     }
 
     /// Something else than the delay made the rate fall.
@@ -146,12 +166,12 @@ impl RateControl {
         Step::Grew
     }
 
-    /// Bits per second to add each second: one packet every response time, and no less than 4 kbit/s.
+    /// Bits per second to add each second: at 1 Mbit/s a packet every response time.
     fn additive_bps(&self, rtt: i64) -> f64 {
-        let frame_bits = self.bps / 30.0;
-        let packets = (frame_bits / PACKET_BITS).ceil().max(1.0);
         let response = 2.0 * (rtt as f64 / 1e6 + 0.1);
-        (frame_bits / packets / response).max(4000.0)
+        // By the root of the rate: a fast path is full again within seconds, and two flows still come together.
+        let scale = (self.bps / 1e6).sqrt().clamp(0.3, 5.0);
+        (scale * PACKET_BITS / response).max(4000.0)
     }
 
     fn decrease(&mut self, path: Path, now: i64) -> Step {
@@ -173,7 +193,10 @@ impl RateControl {
         {
             to = BETA * estimate * 1000.0;
         }
-        if path.limited {
+        // What arrives does not show yet what a probe has just shown, and a probe leaves a short queue.
+        let fresh =
+            path.queue < PROBE_QUEUE && self.probed_at.is_some_and(|at| now - at < path.rtt + PROBE_SETTLES);
+        if path.limited || fresh {
             // Little arrives because little is sent. Some other flow's queue is no reason to fall to that at once.
             to = to.max(BETA * self.bps);
         } else {
@@ -206,7 +229,7 @@ mod tests {
     use super::*;
 
     fn path(acked: f64) -> Path {
-        Path { acked: Some(acked), rtt: 50_000, limited: false }
+        Path { acked: Some(acked), rtt: 50_000, limited: false, queue: 0 }
     }
 
     #[test]
@@ -219,12 +242,12 @@ mod tests {
         }
         assert!((1.07e6..1.1e6).contains(&rate.bps()), "{}", rate.bps());
         assert_eq!(rate.update(Usage::Over, path(1e6), now), Step::Fell);
-        assert_eq!(rate.bps(), 0.85e6);
+        assert_eq!(rate.bps(), 0.9e6);
         for _ in 0..=11 {
             now += 100_000;
-            rate.update(Usage::Normal, path(0.85e6), now);
+            rate.update(Usage::Normal, path(0.9e6), now);
         }
-        assert!((0.87e6..0.9e6).contains(&rate.bps()), "{}", rate.bps());
+        assert!((0.92e6..0.95e6).contains(&rate.bps()), "{}", rate.bps());
     }
 
     #[test]

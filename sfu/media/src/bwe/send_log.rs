@@ -130,7 +130,7 @@ impl SendLog {
     }
 
     fn next(&self) -> u64 {
-        self.first + self.sent.len() as u64
+        self.first.saturating_add(self.sent.len() as u64)
     }
 
     fn clear(&mut self) {
@@ -151,7 +151,7 @@ impl SendLog {
             }
             self.known_bytes = self.known_bytes.max(sent.upto);
             self.sent.pop_front();
-            self.first += 1;
+            self.first = self.first.saturating_add(1);
         }
     }
 
