@@ -46,6 +46,14 @@ pub struct MediaConfig {
     pub bind: IpAddr,
     /// UDP port of the first shard; each further shard has the next one. 0 lets the kernel choose.
     pub udp_port: u16,
+    /// Offer TCP as well, for clients whose network lets no UDP through.
+    pub tcp: bool,
+    /// TCP port, one for all shards. 0 means the number of `udp_port`.
+    pub tcp_port: u16,
+    /// TCP connections at a time.
+    pub tcp_connections: usize,
+    /// TCP connections at a time from one IPv4 address or one /64 of IPv6.
+    pub tcp_connections_per_address: usize,
     /// Number of shards, one pinned thread each. 0 means one for each core that the process may use.
     pub shards: usize,
     /// Addresses that clients reach the relay at, put into ICE candidates. Empty means `bind`, which then must not be
@@ -62,6 +70,10 @@ impl Default for MediaConfig {
         Self {
             bind: Ipv4Addr::LOCALHOST.into(),
             udp_port: 7882,
+            tcp: true,
+            tcp_port: 0,
+            tcp_connections: 1024,
+            tcp_connections_per_address: 128,
             shards: 0,
             advertise: Vec::new(),
             offload: true,

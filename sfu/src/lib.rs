@@ -7,6 +7,7 @@ pub mod metrics;
 pub mod node;
 pub mod room;
 pub mod shard_thread;
+pub mod tcp;
 
 mod control;
 
@@ -110,6 +111,11 @@ impl Relay {
     /// UDP ports of the media shards.
     pub fn media_ports(&self) -> Vec<u16> {
         self.node.media_ports()
+    }
+
+    /// TCP port for media, where there is one.
+    pub fn media_tcp_port(&self) -> Option<u16> {
+        self.node.media_tcp_port()
     }
 
     /// Serves until `shutdown` is done.

@@ -31,7 +31,16 @@ pub fn describe() {
     describe_counter!("curtain_data_messages_total", "Data-channel messages, by shard and direction.");
     describe_counter!("curtain_handshakes_total", "DTLS handshakes completed, by shard.");
     describe_counter!("curtain_drops_total", "Packets that went no further, by shard and reason.");
-    describe_counter!("curtain_send_overflow_total", "Datagrams that the kernel did not take, by shard.");
+    describe_counter!(
+        "curtain_send_overflow_total",
+        "Datagrams that the kernel or a TCP connection did not take, by shard."
+    );
+    describe_gauge!("curtain_tcp_connections", "TCP connections for media.");
+    describe_counter!("curtain_tcp_ended_total", "TCP connections for media that ended, by reason.");
+    describe_counter!(
+        "curtain_tcp_stale_total",
+        "Media packets dropped because a TCP connection was too slow for them."
+    );
     describe_counter!(
         "curtain_data_overflow_total",
         "Data-channel messages dropped because a room was behind."
@@ -96,6 +105,21 @@ pub(crate) fn peer_closed(reason: &'static str) {
 /// A data-channel message was dropped because its room was behind.
 pub(crate) fn data_overflow() {
     counter!("curtain_data_overflow_total").increment(1);
+}
+
+/// TCP connections for media, now.
+pub(crate) fn tcp_connections(count: usize) {
+    gauge!("curtain_tcp_connections").set(count as f64);
+}
+
+/// A TCP connection for media ended, or was never served.
+pub(crate) fn tcp_ended(reason: &'static str) {
+    counter!("curtain_tcp_ended_total", "reason" => reason).increment(1);
+}
+
+/// A media packet waited too long for its TCP connection.
+pub(crate) fn tcp_stale() {
+    counter!("curtain_tcp_stale_total").increment(1);
 }
 
 /// The key set could not be read.

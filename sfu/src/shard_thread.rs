@@ -14,6 +14,8 @@ use sfu_media::tx::TxQueue;
 use sfu_udp::{RecvBatch, UdpSocket, UdpSocketConfig, Waker};
 use tokio::sync::mpsc;
 
+use crate::tcp::links::{Links, TcpInput};
+
 /// Most commands that wait for a shard before data-channel messages are dropped.
 const COMMAND_BACKLOG: usize = 16_384;
 /// Most receive batches between two looks at commands and timers.
@@ -50,12 +52,25 @@ pub struct ShardThread {
 #[derive(Debug)]
 struct Inbox {
     commands: Mutex<Vec<ShardCommand>>,
+    /// What TCP connections bring. Bounded by them: each waits until little of its own is left here.
+    tcp: Mutex<Vec<TcpInput>>,
     waker: Waker,
     stop: AtomicBool,
     /// Data-channel messages dropped because the shard did not keep up.
     dropped: AtomicU64,
     cpu_ns: AtomicU64,
     send_dropped: AtomicU64,
+}
+
+/// Where TCP connections bring what they have for a shard.
+#[derive(Debug, Clone)]
+pub struct TcpInlet(Arc<Inbox>);
+
+impl TcpInlet {
+    pub(crate) fn push(&self, input: TcpInput) {
+        self.0.tcp.lock().unwrap_or_else(PoisonError::into_inner).push(input);
+        self.0.waker.wake();
+    }
 }
 
 impl ShardThread {
@@ -68,6 +83,7 @@ impl ShardThread {
         let local = socket.local_addr()?;
         let inbox = Arc::new(Inbox {
             commands: Mutex::new(Vec::new()),
+            tcp: Mutex::new(Vec::new()),
             waker: Waker::new()?,
             stop: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
@@ -104,12 +120,17 @@ impl ShardThread {
         self.inbox.waker.wake();
     }
 
+    /// For the listener of TCP connections.
+    pub fn tcp_inlet(&self) -> TcpInlet {
+        TcpInlet(Arc::clone(&self.inbox))
+    }
+
     /// CPU time that the thread has used.
     pub fn cpu_time(&self) -> Duration {
         Duration::from_nanos(self.inbox.cpu_ns.load(Ordering::Relaxed))
     }
 
-    /// Datagrams that the kernel did not take, and data-channel messages dropped before the shard.
+    /// Datagrams that the kernel or a TCP connection did not take, and data-channel messages dropped before the shard.
     pub fn overflow(&self) -> u64 {
         self.inbox.send_dropped.load(Ordering::Relaxed) + self.inbox.dropped.load(Ordering::Relaxed)
     }
@@ -140,6 +161,7 @@ struct Loop {
     /// Events that the channel had no room for; they keep their order.
     waiting: VecDeque<ShardEvent>,
     tx: TxQueue,
+    links: Links,
 }
 
 impl Loop {
@@ -160,11 +182,13 @@ impl Loop {
             events,
             waiting: VecDeque::new(),
             tx: TxQueue::new(),
+            links: Links::default(),
         }
     }
 
-    /// One turn: 1. wait; 2. commands, so that mute and leave act before the next datagram is read; 3. datagrams, a
-    /// bounded number of batches; 4. timers; 5. send; 6. events.
+    /// One turn: 1. wait; 2. commands, so that mute and leave act before the next datagram is read; 3. datagrams of TCP
+    /// connections, which are bounded there; 4. those of the socket, a bounded number of batches; 5. timers; 6. send;
+    /// 7. events.
     fn run(mut self) {
         if self.pin
             && let Err(error) = sfu_udp::pin_to_cpu(self.config_index)
@@ -173,6 +197,7 @@ impl Loop {
         }
         let mut batch = RecvBatch::new();
         let mut commands = Vec::new();
+        let mut tcp = Vec::new();
         let mut more = false;
         while !self.inbox.stop.load(Ordering::Acquire) {
             let now = Instant::now();
@@ -200,6 +225,10 @@ impl Loop {
                 for command in commands.drain(..) {
                     self.shard.handle_command(command, &mut self.tx, now);
                 }
+                std::mem::swap(&mut tcp, &mut *self.inbox.tcp.lock().unwrap_or_else(PoisonError::into_inner));
+                for input in tcp.drain(..) {
+                    self.links.handle(input, &mut self.shard, &mut self.tx, now);
+                }
             }
             more = false;
             if ready.readable {
@@ -225,6 +254,7 @@ impl Loop {
             if self.shard.poll_timeout().is_some_and(|at| at <= now) {
                 self.shard.handle_timeout(&mut self.tx, now);
             }
+            self.links.sweep(&self.shard, now);
             self.flush();
             self.report();
         }
@@ -235,9 +265,10 @@ impl Loop {
             return;
         }
         let report = self.socket.send(&self.tx);
+        let dropped = report.dropped + self.links.send(&self.tx);
         self.tx.clear();
-        if report.dropped > 0 {
-            self.inbox.send_dropped.fetch_add(report.dropped, Ordering::Relaxed);
+        if dropped > 0 {
+            self.inbox.send_dropped.fetch_add(dropped, Ordering::Relaxed);
         }
         if report.gso_disabled {
             tracing::warn!(shard = self.config_index, "no UDP segmentation offload here: sending singly");

@@ -41,6 +41,9 @@ struct Args {
     /// First UDP port for media; each shard takes one.
     #[arg(long, default_value_t = 7882)]
     udp_port: u16,
+    /// TCP port for media; 0 is the number of --udp-port.
+    #[arg(long, default_value_t = 0)]
+    tcp_port: u16,
     /// UDP port of the control link between the two.
     #[arg(long, default_value_t = 7890)]
     control_port: u16,
@@ -126,6 +129,7 @@ fn relay_config(args: &Args, state: &DevState) -> SfuConfig {
     let mut config = SfuConfig::default();
     config.media.bind = args.media_bind.unwrap_or(args.bind);
     config.media.udp_port = args.udp_port;
+    config.media.tcp_port = args.tcp_port;
     config.media.shards = args.shards;
     config.media.advertise.clone_from(&args.advertise);
     config.control.listen = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), args.control_port);

@@ -162,6 +162,39 @@ fn a_participant_cannot_take_anothers_address() {
 }
 
 #[test]
+fn a_silent_participants_address_is_not_taken_while_its_consent_lasts() {
+    let mut world = World::new(11);
+    let tracks = full_call(&mut world, 2);
+    world.run(secs(1));
+    let victim = world.bots[0].addr();
+    let mut forger = Bot::new(victim, 99, false, world.now());
+    let peer = sfu_media::ids::PeerId(99);
+    let ice = sfu_media::command::IceCredentials { ufrag: "forger00".into(), pwd: "p".repeat(24) };
+    world.command(ShardCommand::OpenPeer { peer, ice: ice.clone(), data_channels: Vec::new() });
+    world.command(ShardCommand::SetRemote { peer, remote: forger.description() });
+    forger.connect(ice, world.certificate().fingerprint(), world.now());
+    // A tunnel: nothing of the victim gets through, and nothing to it.
+    world.set_links(0, Link::cut(), Link::cut());
+    for _ in 0..200 {
+        let now = world.now();
+        forger.handle_timeout(now);
+        for datagram in forger.take_datagrams() {
+            world.inject(victim, &datagram);
+        }
+        world.run(millis(100));
+    }
+    assert!(world.stats().dropped(DropReason::StunUnknownUser) > 100, "no check of the forger was answered");
+    world.set_links(0, Link::clean(), Link::clean());
+    let frames = |world: &World| -> Vec<_> {
+        tracks.iter().flat_map(|(_, subs)| subs).map(|sub| common::sink(world, sub).packets).collect()
+    };
+    world.run(millis(500));
+    let before = frames(&world);
+    world.run(secs(2));
+    assert!(frames(&world).iter().zip(&before).all(|(after, before)| after > before), "the call goes on");
+}
+
+#[test]
 fn peers_that_vanish_are_closed_by_consent() {
     let mut world = World::new(6);
     let tracks = full_call(&mut world, 3);

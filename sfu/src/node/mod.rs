@@ -31,7 +31,8 @@ use self::actor::{RoomHandle, RoomMessage};
 use self::directory::Directory;
 use crate::config::MediaConfig;
 use crate::room::{IdSource, MediaHost, RoomConfig, SessionId};
-use crate::shard_thread::{ShardThread, ShardThreadConfig};
+use crate::shard_thread::{ShardThread, ShardThreadConfig, TcpInlet};
+use crate::tcp::{TcpLimits, TcpPort, ufrag_prefix};
 
 /// Messages to one client that may wait; a client that falls behind further is disconnected and resumes.
 const SESSION_BACKLOG: usize = 1024;
@@ -46,6 +47,7 @@ const JOIN_ATTEMPTS: usize = 3;
 #[derive(Debug)]
 pub struct Node {
     shards: Vec<ShardHost>,
+    tcp: Option<TcpPort>,
     rooms: DashMap<String, RoomHandle>,
     directory: Arc<Directory>,
     verifier: Arc<Verifier>,
@@ -142,13 +144,23 @@ impl Node {
                 .with_context(|| format!("media: cannot open UDP port {port} on {}", media.bind))?;
             let port = thread.local_addr().port();
             let host = MediaHost {
+                ufrag_prefix: ufrag_prefix(index).into(),
                 fingerprint: certificate.fingerprint(),
                 candidates: addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
+                tcp_candidates: Vec::new(),
             };
             shards.push(ShardHost { thread, host, rooms: AtomicUsize::new(0) });
         }
+        let tcp = open_tcp(media, &shards)?;
+        if let Some(tcp) = &tcp {
+            let port = tcp.local_addr().port();
+            for shard in &mut shards {
+                shard.host.tcp_candidates = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+            }
+        }
         let node = Arc::new(Self {
             shards,
+            tcp,
             rooms: DashMap::new(),
             directory: Arc::default(),
             verifier,
@@ -164,6 +176,11 @@ impl Node {
     /// UDP port of each shard.
     pub fn media_ports(&self) -> Vec<u16> {
         self.shards.iter().map(|s| s.thread.local_addr().port()).collect()
+    }
+
+    /// The TCP port for media, where there is one.
+    pub fn media_tcp_port(&self) -> Option<u16> {
+        self.tcp.as_ref().map(|tcp| tcp.local_addr().port())
     }
 
     /// Whether every shard runs.
@@ -267,6 +284,17 @@ impl Node {
     fn next_id(&self) -> u64 {
         self.next_id.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+fn open_tcp(media: &MediaConfig, shards: &[ShardHost]) -> anyhow::Result<Option<TcpPort>> {
+    if !media.tcp {
+        return Ok(None);
+    }
+    let port = if media.tcp_port == 0 { media.udp_port } else { media.tcp_port };
+    let limits = TcpLimits { total: media.tcp_connections, per_address: media.tcp_connections_per_address };
+    let inlets: Arc<[TcpInlet]> = shards.iter().map(|shard| shard.thread.tcp_inlet()).collect();
+    let open = TcpPort::open(SocketAddr::new(media.bind, port), limits, inlets);
+    open.map(Some).with_context(|| format!("media: cannot open TCP port {port} on {}", media.bind))
 }
 
 async fn ask(room: &RoomHandle) -> Option<RoomSnapshot> {

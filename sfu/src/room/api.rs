@@ -1,6 +1,7 @@
 //! What crosses the boundary of a room: inputs from the node, effects for the node to carry out.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,11 @@ pub struct MediaHost {
     pub fingerprint: Fingerprint,
     /// Where the shard can be reached by UDP.
     pub candidates: Vec<SocketAddr>,
+    /// Where it can be reached by TCP.
+    pub tcp_candidates: Vec<SocketAddr>,
+    /// What the user name fragments of its transports begin with, in the characters of
+    /// [RFC 8839 section 5.4](https://www.rfc-editor.org/rfc/rfc8839#section-5.4).
+    pub ufrag_prefix: Arc<str>,
 }
 
 /// One signalling connection of a participant. Chosen by the node, never reused.

@@ -1,6 +1,7 @@
 //! The PeerConnections of a participant, as the relay's ends of them.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
@@ -33,6 +34,7 @@ pub(super) struct Connection {
     pub(super) negotiation: Negotiation,
     /// The credentials that the relay's next description announces.
     pub(super) ice: IceCredentials,
+    ufrag_prefix: Arc<str>,
     pub(super) remote: Option<RemoteTransport>,
     /// Sections of the last description that the client may send on, and what it sends there.
     pub(super) receive: Vec<ReceiveSection>,
@@ -60,17 +62,19 @@ impl Connection {
         role: Role,
         rng: &mut StdRng,
     ) -> Self {
-        let ice = credentials(rng);
+        let ice = credentials(&host.ufrag_prefix, rng);
         let local = LocalTransport {
             ice: ice.clone(),
             fingerprint: host.fingerprint,
             candidates: host.candidates.clone(),
+            tcp_candidates: host.tcp_candidates.clone(),
         };
         Self {
             peer,
             stage: Stage::New,
             negotiation: Negotiation::new(local, codecs, role),
             ice,
+            ufrag_prefix: Arc::clone(&host.ufrag_prefix),
             remote: None,
             receive: Vec::new(),
             remote_tracks: HashMap::new(),
@@ -103,7 +107,7 @@ impl Connection {
 
     /// New credentials for the next description, and the command when the shard has to know.
     pub(super) fn restart_ice(&mut self, rng: &mut StdRng) -> Option<ShardCommand> {
-        self.ice = credentials(rng);
+        self.ice = credentials(&self.ufrag_prefix, rng);
         self.negotiation.set_local_ice(self.ice.clone());
         self.is_open().then(|| ShardCommand::RestartIce { peer: self.peer, ice: self.ice.clone() })
     }
@@ -209,8 +213,8 @@ pub(super) fn relay_channels() -> Vec<DataChannelSpec> {
 }
 
 /// Fresh ICE credentials: 16 and 32 characters of `ice-char`.
-fn credentials(rng: &mut StdRng) -> IceCredentials {
-    IceCredentials { ufrag: token(rng, 16), pwd: token(rng, 32) }
+fn credentials(ufrag_prefix: &str, rng: &mut StdRng) -> IceCredentials {
+    IceCredentials { ufrag: format!("{ufrag_prefix}{}", token(rng, 16)), pwd: token(rng, 32) }
 }
 
 /// Random letters and digits.

@@ -124,6 +124,7 @@ export class SplitHost extends Host {
       `[media]
 bind = "127.0.0.1"
 udp_port = ${udp}
+tcp = false
 shards = 1
 [control]
 listen = "127.0.0.1:${control}"

@@ -22,14 +22,14 @@ impl Shard {
         now: Instant,
     ) -> Result<(), DropReason> {
         let ufrag = stun::local_ufrag(datagram)?;
-        let key = self.peers.named(ufrag, from, now).ok_or(DropReason::StunUnknownUser)?;
+        let key = self.peers.named(ufrag, from).ok_or(DropReason::StunUnknownUser)?;
         let peer = self.peers.get_mut(key).ok_or(DropReason::StunUnknownUser)?;
         let fragments = peer.transport.local_ufrags().count();
         peer.transport.handle_stun(from, datagram, tx, now)?;
         peer.heard = true;
         let restarted = peer.transport.local_ufrags().count() != fragments;
         if peer.transport.accepts(from) {
-            self.peers.learn_addr(key, from, now);
+            self.peers.learn_addr(key, from);
         }
         if restarted {
             self.peers.index_ufrags(key);

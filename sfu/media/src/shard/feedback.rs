@@ -21,6 +21,7 @@ impl Shard {
         let peer = self.peers.get_mut(key).ok_or(DropReason::UnknownSource)?;
         let len = peer.transport.open_rtcp(datagram)?;
         peer.heard = true;
+        peer.transport.heard(from, now);
         let compound = datagram.get(..len).ok_or(DropReason::RtcpMalformed)?;
         // Compound and reduced-size (RFC 5506) alike; what follows a malformed packet cannot be found.
         for packet in rtcp::parse(compound) {

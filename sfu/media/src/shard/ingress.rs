@@ -29,6 +29,7 @@ impl Shard {
 
         // Authentic from here on.
         peer.heard = true;
+        peer.transport.heard(from, now);
         let extensions = ExtensionValues::read(&header, datagram, peer.router.extensions(header.ssrc));
         if let Some(number) = extensions.transport_cc {
             peer.arrivals.record(number, now);

@@ -132,6 +132,18 @@ impl Shard {
         self.count_sent(mark, tx);
     }
 
+    /// Whether datagrams from there are looked at: a check from there was valid, and its consent has not expired.
+    pub fn accepts(&self, from: impl Into<Remote>) -> bool {
+        self.peers.at(from.into()).is_some()
+    }
+
+    /// A TCP connection is over. Its peer has until its consent expires to come back on another path.
+    pub fn handle_closed(&mut self, remote: Remote) {
+        if let Some(peer) = self.peers.at(remote).and_then(|key| self.peers.get_mut(key)) {
+            peer.transport.forget(remote);
+        }
+    }
+
     /// Does what is due.
     pub fn handle_timeout(&mut self, tx: &mut TxQueue, now: Instant) {
         let mark = Self::mark(tx);

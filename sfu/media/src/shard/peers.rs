@@ -151,13 +151,16 @@ impl Peers {
     }
 
     /// The peer that a check names, if it may use the address that the check came from.
-    pub(crate) fn named(&self, ufrag: &str, from: Remote, now: Instant) -> Option<PeerKey> {
-        self.index.by_ufrag(ufrag).filter(|key| self.index.may_claim(from, *key, now))
+    ///
+    /// An address is its owner's while the owner's consent lasts, however silent the owner is: a participant can forge
+    /// the source of a check that its own password signs, and would divert its victim's media with one datagram.
+    pub(crate) fn named(&self, ufrag: &str, from: Remote) -> Option<PeerKey> {
+        self.index.by_ufrag(ufrag).filter(|key| self.at(from).is_none_or(|owner| owner == *key))
     }
 
     /// A check from this address was valid: datagrams from there are this peer's from now on.
-    pub(crate) fn learn_addr(&mut self, key: PeerKey, from: Remote, now: Instant) {
-        if let Some(before) = self.index.claim(from, key, now)
+    pub(crate) fn learn_addr(&mut self, key: PeerKey, from: Remote) {
+        if let Some(before) = self.index.claim(from, key)
             && let Some(peer) = self.slots.get_mut(before)
         {
             peer.addrs.retain(|addr| *addr != from);

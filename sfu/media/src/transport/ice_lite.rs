@@ -21,6 +21,10 @@ const MAX_PAIRS: usize = 8;
 /// Longest user name fragment ([RFC 8839 section 5.4](https://www.rfc-editor.org/rfc/rfc8839#section-5.4)).
 const MAX_UFRAG: usize = 256;
 
+/// After what silence of the selected address media follows the client to another of its addresses from which
+/// authenticated packets come. A client sends reports several times a second.
+const SILENCE: Duration = Duration::from_secs(1);
+
 type Ufrag = ArrayString<MAX_UFRAG>;
 
 /// A response, for the address that the request came from.
@@ -44,8 +48,12 @@ struct Pair {
     /// Which restart its last check belonged to.
     generation: u32,
     last_check: Instant,
-    /// When it was nominated last.
+    /// When it was nominated last, or found to be the one in use.
     nominated: Option<Instant>,
+    /// Last authenticated packet of any kind.
+    last_heard: Instant,
+    /// The TCP connection is over.
+    gone: bool,
 }
 
 /// Credentials, validated addresses and the selected one.
@@ -182,6 +190,7 @@ impl IceLite {
                     pair.generation = generation;
                 }
                 pair.last_check = now;
+                pair.last_heard = now;
                 if nominated {
                     pair.nominated = Some(now);
                 }
@@ -191,7 +200,14 @@ impl IceLite {
                     self.evict();
                 }
                 let nominated = nominated.then_some(now);
-                self.pairs.push(Pair { remote: from, generation, last_check: now, nominated });
+                self.pairs.push(Pair {
+                    remote: from,
+                    generation,
+                    last_check: now,
+                    nominated,
+                    last_heard: now,
+                    gone: false,
+                });
             }
         }
         if nominated && generation == self.generation {
@@ -201,27 +217,49 @@ impl IceLite {
         }
     }
 
-    /// Makes room: the pair that was checked longest ago, but not the selected one.
+    /// Makes room: a pair that is gone, else the one that was checked longest ago, but not the selected one.
     fn evict(&mut self) {
         let stale = (0..self.pairs.len())
             .filter(|&at| Some(self.pairs[at].remote) != self.selected)
-            .min_by_key(|&at| self.pairs[at].last_check);
+            .min_by_key(|&at| (!self.pairs[at].gone, self.pairs[at].last_check));
         if let Some(at) = stale {
             self.pairs.remove(at);
         }
     }
 
-    /// Newest generation first; in it the latest nomination, else the latest check. A selected pair of that generation
-    /// stays unless a nomination displaces it.
+    /// What is not gone first, then the newest generation; in it the latest nomination, else the latest check. A selected
+    /// pair of that generation stays unless a nomination displaces it.
     fn select(&mut self) {
-        let newest = |pair: &Pair| pair.generation == self.generation;
-        let any_newest = self.pairs.iter().any(newest);
-        let candidates = || self.pairs.iter().filter(|pair| !any_newest || newest(pair));
-        self.selected = candidates()
-            .filter(|pair| pair.nominated.is_some())
-            .max_by_key(|pair| (pair.nominated, Some(pair.remote) == self.selected))
-            .or_else(|| candidates().max_by_key(|pair| pair.last_check))
-            .map(|pair| pair.remote);
+        let rank = |pair: &&Pair| {
+            let is_selected = pair.nominated.is_some() && Some(pair.remote) == self.selected;
+            let newest = pair.generation == self.generation;
+            (!pair.gone, newest, pair.nominated, is_selected, pair.last_check)
+        };
+        self.selected = self.pairs.iter().max_by_key(rank).map(|pair| pair.remote);
+    }
+
+    /// An authenticated packet came from a validated address: a client whose selected address has fallen silent is
+    /// there now. A NAT that lost its mapping does so; not every client repeats the nomination afterwards.
+    pub(super) fn heard(&mut self, from: Remote, now: Instant) {
+        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.remote == from) else { return };
+        pair.last_heard = now;
+        if self.selected == Some(from) || pair.generation != self.generation {
+            return;
+        }
+        let selected = self.pairs.iter().find(|pair| Some(pair.remote) == self.selected);
+        let silent = selected.is_none_or(|pair| now.saturating_duration_since(pair.last_heard) > SILENCE);
+        if silent && let Some(pair) = self.pairs.iter_mut().find(|pair| pair.remote == from) {
+            pair.nominated = Some(now);
+            self.selected = Some(from);
+        }
+    }
+
+    /// A TCP connection is over. Its consent lasts on, so that the client has time to come back on another path.
+    pub(super) fn forget(&mut self, remote: Remote) {
+        if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.remote == remote) {
+            pair.gone = true;
+            self.select();
+        }
     }
 
     /// Whether packets from `from` may be looked at.

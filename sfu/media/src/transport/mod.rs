@@ -194,9 +194,20 @@ impl Transport {
         self.state != State::Closed && self.ice.accepts(from)
     }
 
-    /// Where to send: the address nominated last, before any nomination the one checked last.
+    /// Where to send: the address nominated last, before any nomination the one checked last. When it falls silent while
+    /// authenticated packets come from another validated one, that one.
     pub fn remote(&self) -> Option<Remote> {
         self.ice.selected()
+    }
+
+    /// An authenticated packet came from `from`. See [`Transport::remote`].
+    pub fn heard(&mut self, from: Remote, now: Instant) {
+        self.ice.heard(from, now);
+    }
+
+    /// A TCP connection is over: nothing is sent there while there is another path.
+    pub fn forget(&mut self, remote: Remote) {
+        self.ice.forget(remote);
     }
 
     /// Takes a DTLS datagram.

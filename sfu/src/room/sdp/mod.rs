@@ -66,6 +66,8 @@ pub struct LocalTransport {
     pub fingerprint: Fingerprint,
     /// Host candidates, UDP, the preferred one first.
     pub candidates: Vec<SocketAddr>,
+    /// The same for TCP, where the relay waits for connections.
+    pub tcp_candidates: Vec<SocketAddr>,
 }
 
 /// Who writes the offers of a connection.

@@ -108,23 +108,32 @@ pub(super) fn write(out: &mut String, local: &LocalTransport, setup: &str, with_
     line!(out, "a=setup:{setup}");
     if with_candidates {
         for (i, address) in local.candidates.iter().enumerate() {
-            write_candidate(out, i, *address);
+            write_udp_candidate(out, i, *address);
+        }
+        for (i, address) in local.tcp_candidates.iter().enumerate() {
+            write_tcp_candidate(out, local.candidates.len() + i, i, *address);
         }
         line!(out, "a=end-of-candidates");
     }
 }
 
 /// A host candidate; its priority by [RFC 8445 section 5.1.2](https://www.rfc-editor.org/rfc/rfc8445#section-5.1.2).
-fn write_candidate(out: &mut String, index: usize, address: SocketAddr) {
+fn write_udp_candidate(out: &mut String, index: usize, address: SocketAddr) {
     let local_preference = u32::from(u16::MAX - u16::try_from(index).unwrap_or(u16::MAX));
     let priority = (126 << 24) + (local_preference << 8) + 255;
-    line!(
-        out,
-        "a=candidate:{} 1 udp {priority} {} {} typ host",
-        index + 1,
-        address.ip().to_canonical(),
-        address.port()
-    );
+    let (ip, port) = (address.ip().to_canonical(), address.port());
+    line!(out, "a=candidate:{} 1 udp {priority} {ip} {port} typ host", index + 1);
+}
+
+/// The same for TCP, where the type preference is below that of every UDP candidate and the local preference has the
+/// direction's, 4 for passive, in its upper three bits
+/// ([RFC 6544 sections 4.2 and 4.5](https://www.rfc-editor.org/rfc/rfc6544#section-4.2)).
+fn write_tcp_candidate(out: &mut String, foundation: usize, index: usize, address: SocketAddr) {
+    let other_preference = 8191 - u32::try_from(index).unwrap_or(8191).min(8191);
+    let priority = (90 << 24) + (((4 << 13) + other_preference) << 8) + 255;
+    let (ip, port) = (address.ip().to_canonical(), address.port());
+    let foundation = foundation + 1;
+    line!(out, "a=candidate:{foundation} 1 tcp {priority} {ip} {port} typ host tcptype passive");
 }
 
 #[cfg(test)]
@@ -144,12 +153,16 @@ mod tests {
     #[test]
     fn candidates_are_host_candidates_in_order() {
         let mut out = String::new();
-        write_candidate(&mut out, 0, "192.0.2.1:7882".parse().unwrap());
-        write_candidate(&mut out, 1, "[2001:db8::1]:7882".parse().unwrap());
+        write_udp_candidate(&mut out, 0, "192.0.2.1:7882".parse().unwrap());
+        write_udp_candidate(&mut out, 1, "[2001:db8::1]:7882".parse().unwrap());
+        write_tcp_candidate(&mut out, 2, 0, "192.0.2.1:443".parse().unwrap());
+        write_tcp_candidate(&mut out, 3, 1, "[2001:db8::1]:443".parse().unwrap());
         assert_eq!(
             out,
             "a=candidate:1 1 udp 2130706431 192.0.2.1 7882 typ host\r\n\
-             a=candidate:2 1 udp 2130706175 2001:db8::1 7882 typ host\r\n"
+             a=candidate:2 1 udp 2130706175 2001:db8::1 7882 typ host\r\n\
+             a=candidate:3 1 tcp 1520435199 192.0.2.1 443 typ host tcptype passive\r\n\
+             a=candidate:4 1 tcp 1520434943 2001:db8::1 443 typ host tcptype passive\r\n"
         );
     }
 }

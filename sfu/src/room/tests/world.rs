@@ -149,6 +149,8 @@ impl World {
         let host = MediaHost {
             fingerprint: Fingerprint([7; 32]),
             candidates: vec!["127.0.0.1:4000".parse().expect("an address")],
+            tcp_candidates: vec![],
+            ufrag_prefix: "0/".into(),
         };
         let now = Now { instant: start, unix: Duration::from_secs(1_800_000_000) };
         let room = Room::new("visit", config, host, Arc::new(IdSource::new()), [42; 32], now);

@@ -134,11 +134,16 @@ impl Bot {
         self.addr
     }
 
-    /// Moves to another address, as behind a NAT that forgot it.
+    /// Moves to another address and checks it at once, as a client that changes its network.
     pub fn set_addr(&mut self, addr: SocketAddr, now: Instant) {
         self.addr = addr;
         self.next_check = now;
         self.checked = false;
+    }
+
+    /// Has another address without knowing it: a NAT forgot the old one.
+    pub fn rebind(&mut self, addr: SocketAddr) {
+        self.addr = addr;
     }
 
     /// What its description says.

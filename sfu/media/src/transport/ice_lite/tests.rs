@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ids::TcpId;
 use crate::sim::clock::epoch;
 
 const CONSENT: Duration = Duration::from_secs(30);
@@ -129,6 +130,49 @@ fn the_latest_nomination_is_selected_and_before_any_the_latest_check() {
         ice.handle(address(port), &check("relay", "client", nominate), at(second)).unwrap();
         assert_eq!(ice.selected(), Some(address(selected)), "second {second}");
     }
+}
+
+#[test]
+fn media_follows_a_client_whose_nat_forgot_it() {
+    let (mut ice, now) = agent();
+    let at = |ms| now + Duration::from_millis(ms);
+    ice.handle(address(1), &check("relay", "client", true), now).unwrap();
+    ice.heard(address(1), at(900));
+    ice.handle(address(2), &check("relay", "client", false), at(1000)).unwrap();
+    assert_eq!(ice.selected(), Some(address(1)), "a check alone may be of a spare pair");
+    ice.heard(address(2), at(1800));
+    assert_eq!(ice.selected(), Some(address(1)), "both are in use");
+    ice.heard(address(3), at(2000));
+    ice.heard(address(2), at(2000));
+    assert_eq!(ice.selected(), Some(address(2)), "the old one is silent for more than a second");
+    ice.handle(address(2), &check("relay", "client", false), at(2100)).unwrap();
+    ice.handle(address(1), &check("relay", "client", false), at(2200)).unwrap();
+    assert_eq!(ice.selected(), Some(address(2)), "and stays behind");
+    ice.handle(address(1), &check("relay", "client", true), at(2300)).unwrap();
+    assert_eq!(ice.selected(), Some(address(1)), "a nomination wins");
+}
+
+#[test]
+fn a_nomination_moves_between_udp_and_tcp_and_a_closed_connection_is_the_last_resort() {
+    let (mut ice, now) = agent();
+    let udp = address(1);
+    let tcp = |id| Remote::tcp(udp.addr, TcpId(id));
+    ice.handle(tcp(1), &check("relay", "client", true), now).unwrap();
+    assert_eq!((ice.selected(), ice.accepts(udp)), (Some(tcp(1)), false), "equal addresses are two paths");
+    ice.handle(udp, &check("relay", "client", true), now).unwrap();
+    assert_eq!(ice.selected(), Some(udp));
+    ice.handle(tcp(1), &check("relay", "client", true), now + Duration::from_secs(1)).unwrap();
+    assert_eq!(ice.selected(), Some(tcp(1)));
+    ice.forget(tcp(1));
+    assert_eq!(ice.selected(), Some(udp));
+    ice.forget(udp);
+    let again = now + Duration::from_secs(2);
+    ice.handle(tcp(2), &check("relay", "client", false), again).unwrap();
+    assert_eq!(ice.selected(), Some(tcp(2)), "the same port, another connection");
+    ice.forget(tcp(2));
+    assert!(ice.selected().is_some(), "the client has the time of its consent to come back");
+    ice.expire(again + CONSENT);
+    assert_eq!(ice.selected(), None);
 }
 
 #[test]

@@ -12,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use super::pair::{CLIENT, Pair, Way, address, client_description, credentials};
 use crate::command::{CloseReason, Fingerprint, RemoteTransport};
 use crate::drop_reason::DropReason;
+use crate::ids::{Remote, TcpId};
 use crate::transport::{Profile, SrtpProfile, TransportEvent, srtp_contexts};
 use crate::tx::TxQueue;
 
@@ -287,6 +288,26 @@ fn the_client_moves_to_another_address() {
     pair.exchange_media(1);
     assert!(pair.sent_to.iter().all(|&to| to == pair.from), "DTLS follows");
     assert!(pair.relay.accepts(address(CLIENT)), "the old address keeps its consent until it expires");
+}
+
+#[test]
+fn the_client_moves_to_tcp_and_back() {
+    let mut pair = Pair::connected();
+    let udp = pair.from;
+    for (seq, from) in
+        [Remote::tcp(udp.addr, TcpId(1)), udp, Remote::tcp(udp.addr, TcpId(2))].into_iter().enumerate()
+    {
+        pair.from = from;
+        pair.advance(Duration::from_millis(10));
+        assert!(pair.check(true));
+        assert_eq!(pair.relay.remote(), Some(from));
+        pair.sent_to.clear();
+        pair.exchange_media(seq as u16 + 1);
+        assert!(pair.sent_to.iter().all(|to| *to == from));
+    }
+    pair.relay.forget(pair.from);
+    assert_eq!(pair.relay.remote(), Some(udp), "the connection is over");
+    assert_eq!(pair.events, [TransportEvent::Connected]);
 }
 
 #[test]
