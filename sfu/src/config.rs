@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::room::{E2eePolicy, RoomConfig};
+use crate::room::{E2eePolicy, RoomConfig, TurnConfig};
+
+use sfu_control::token::Secret;
 
 pub use sfu_control::jwks_source::JwksConfig;
 
@@ -26,6 +28,8 @@ pub struct SfuConfig {
     pub auth: AuthConfig,
     /// How rooms behave.
     pub room: RoomSettings,
+    /// TURN servers that clients are told of.
+    pub turn: Option<TurnSettings>,
 }
 
 impl SfuConfig {
@@ -166,6 +170,51 @@ impl fmt::Debug for AuthConfig {
     }
 }
 
+/// TURN servers of the operator, coturn with `use-auth-secret` for example.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TurnSettings {
+    /// `turn:` and `turns:` URLs.
+    pub urls: Vec<String>,
+    /// What the relay shares with these servers (`static-auth-secret`).
+    pub secret: Secret,
+    /// Longest life of credentials in seconds.
+    #[serde(default = "default_turn_ttl")]
+    pub ttl_s: u64,
+}
+
+fn default_turn_ttl() -> u64 {
+    2 * 3600
+}
+
+impl TurnSettings {
+    /// Shortest secret, in bytes.
+    const MIN_SECRET: usize = 16;
+
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// Which one no client could use.
+    pub fn into_config(self) -> anyhow::Result<TurnConfig> {
+        anyhow::ensure!(!self.urls.is_empty(), "turn.urls is empty");
+        for url in &self.urls {
+            let is_turn = url.strip_prefix("turn:").or_else(|| url.strip_prefix("turns:"));
+            anyhow::ensure!(
+                is_turn.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/')),
+                "turn.urls: {url:?} is not of the form turn:HOST[:PORT] or turns:HOST[:PORT]"
+            );
+        }
+        anyhow::ensure!(
+            self.secret.expose().len() >= Self::MIN_SECRET,
+            "turn.secret is shorter than {} bytes",
+            Self::MIN_SECRET
+        );
+        anyhow::ensure!(self.ttl_s >= 60, "turn.ttl_s is less than 60 seconds");
+        let life = Duration::from_secs(self.ttl_s.min(LONGEST_TIMEOUT_S));
+        Ok(TurnConfig { urls: self.urls, secret: self.secret, life })
+    }
+}
+
 /// How rooms behave.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -243,6 +292,28 @@ mod tests {
         assert_eq!(format!("{:?}", example.control), format!("{:?}", default.control));
         assert_eq!(example.auth.keys.len(), 1);
         assert!(!format!("{example:?}").contains("replace-this"), "secrets are not shown");
+    }
+
+    #[test]
+    fn turn_settings_are_checked_and_their_secret_is_not_shown() {
+        let turn = |text: &str| {
+            let config = SfuConfig::from_toml(&format!("[turn]\n{text}")).unwrap();
+            assert!(!format!("{config:?}").contains("hush"), "secrets are not shown");
+            config.turn.unwrap().into_config()
+        };
+        let good = r#"urls = ["turns:turn.example.org:443?transport=tcp"]
+secret = "hush-hush-hush-hush""#;
+        assert_eq!(turn(good).unwrap().life, Duration::from_secs(7200));
+        for (from, to, named) in [
+            ("turns:", "https:", "turn.urls"),
+            ("turns:", "turns://", "turn.urls"),
+            ("hush-hush-hush-hush", "hush", "turn.secret"),
+            ("secret", "ttl_s = 5\nsecret", "turn.ttl_s"),
+        ] {
+            let error = format!("{:#}", turn(&good.replacen(from, to, 1)).unwrap_err());
+            assert!(error.contains(named) && !error.contains("hush"), "{error}");
+        }
+        assert!(SfuConfig::from_toml("[turn]\nurls = []").is_err(), "a secret is needed");
     }
 
     #[test]

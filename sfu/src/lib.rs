@@ -22,8 +22,9 @@ use sfu_control::tls::Identity;
 use sfu_control::token::{Secret, Verifier};
 use tokio::task::JoinSet;
 
-use crate::config::SfuConfig;
+use crate::config::{SfuConfig, TurnSettings};
 use crate::node::Node;
+use crate::room::RoomConfig;
 
 /// The certificates of the control link.
 #[derive(Debug)]
@@ -83,7 +84,9 @@ impl Relay {
             let work = source.follow(Arc::clone(&verifier), crate::metrics::jwks_failure).await;
             tasks.spawn(work.context("auth.jwks cannot be read, and there are no API keys")?);
         }
-        let node = Node::start(&config.media, config.room.into(), verifier)?;
+        let mut room = RoomConfig::from(config.room);
+        room.turn = config.turn.map(TurnSettings::into_config).transpose()?;
+        let node = Node::start(&config.media, room, verifier)?;
         let endpoint =
             server::listen(config.control.listen, control.identity, &control.authority).context("control")?;
         let http = tokio::net::TcpListener::bind(config.http.listen)

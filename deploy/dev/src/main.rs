@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::{Parser, ValueEnum};
 use metrics_exporter_prometheus::PrometheusBuilder;
-use sfu::config::{E2ee, SfuConfig};
+use sfu::config::{E2ee, SfuConfig, TurnSettings};
 use sfu::{ControlTls, Relay};
 
 use sfu_control::link::LinkState;
@@ -59,6 +59,12 @@ struct Args {
     /// Address put into ICE candidates; may be given more than once. Without it the address of the media sockets.
     #[arg(long)]
     advertise: Vec<IpAddr>,
+    /// URL of a TURN server that clients are told of; may be given more than once.
+    #[arg(long, requires = "turn_secret_file")]
+    turn_url: Vec<String>,
+    /// File with the secret that the relay shares with the TURN servers.
+    #[arg(long, requires = "turn_url")]
+    turn_secret_file: Option<PathBuf>,
     /// Whether rooms demand end-to-end encryption.
     #[arg(long, value_enum, default_value_t = Policy::Required)]
     e2ee: Policy,
@@ -92,7 +98,7 @@ async fn main() -> anyhow::Result<()> {
     let metrics = PrometheusBuilder::new().install_recorder().context("installing the metrics recorder")?;
 
     let relay = Relay::start(
-        relay_config(&args, &state),
+        relay_config(&args, &state)?,
         ControlTls {
             identity: state.pki.sfu.identity()?,
             authority: state.pki.authority.clone().into_bytes(),
@@ -125,7 +131,7 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-fn relay_config(args: &Args, state: &DevState) -> SfuConfig {
+fn relay_config(args: &Args, state: &DevState) -> anyhow::Result<SfuConfig> {
     let mut config = SfuConfig::default();
     config.media.bind = args.media_bind.unwrap_or(args.bind);
     config.media.udp_port = args.udp_port;
@@ -139,7 +145,13 @@ fn relay_config(args: &Args, state: &DevState) -> SfuConfig {
         Policy::Required => E2ee::Required,
         Policy::Optional => E2ee::Optional,
     };
-    config
+    if let Some(file) = &args.turn_secret_file {
+        let secret =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let (urls, secret) = (args.turn_url.clone(), Secret::new(secret.trim()));
+        config.turn = Some(TurnSettings { urls, secret, ttl_s: 3600 });
+    }
+    Ok(config)
 }
 
 fn signaling_config(args: &Args, state: &DevState, control: SocketAddr) -> Config {

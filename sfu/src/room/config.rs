@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use sfu_media::command::Codec;
 
+use super::TurnConfig;
+
 /// Whether media and messages must be end-to-end encrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum E2eePolicy {
@@ -52,6 +54,8 @@ pub struct RoomConfig {
     pub max_forwarded_speakers: u16,
     /// Codecs that may be published, in order of preference.
     pub codecs: Vec<Codec>,
+    /// TURN servers that clients are told of.
+    pub turn: Option<TurnConfig>,
     /// Shown to clients as `ServerInfo.region`.
     pub region: String,
     /// Shown to clients as `ServerInfo.node_id`.
@@ -77,6 +81,7 @@ impl Default for RoomConfig {
             ping_timeout: Duration::from_secs(15),
             max_forwarded_speakers: 8,
             codecs: vec![Codec::Red, Codec::Opus, Codec::Vp8, Codec::Vp9, Codec::Av1, Codec::H264],
+            turn: None,
             region: String::new(),
             node_id: String::new(),
         }

@@ -12,7 +12,7 @@ use super::participant::{Key, Participant};
 use super::sdp::{CodecPolicy, Role};
 use super::transports::{Connection, Transports, token};
 use super::updates::in_portions;
-use super::{Room, Step, refusal};
+use super::{Room, Step, refusal, turn};
 
 /// Version of LiveKit's protocol that the relay speaks.
 const PROTOCOL: i32 = 16;
@@ -128,7 +128,8 @@ impl Room {
         self.quality.joined(key);
         // What does not fit into one message follows, as if it had come a moment later.
         let mut others = in_portions(self.others_of(key)).into_iter();
-        let joined = self.join_response(key, others.next().unwrap_or_default());
+        let mut joined = self.join_response(key, others.next().unwrap_or_default());
+        joined.ice_servers = self.ice_servers(claims, step);
         let info = joined.participant.clone();
         step.signal(Some(session), Message::Join(joined));
         for participants in others {
@@ -175,6 +176,11 @@ impl Room {
             sif_trailer: Vec::new(),
             ..Default::default()
         }
+    }
+
+    /// TURN servers with credentials of their own for this client.
+    fn ice_servers(&mut self, claims: &Claims, step: &Step<'_>) -> Vec<proto::IceServer> {
+        turn::ice_servers(self.config.turn.as_ref(), claims.expires_at, step.now.unix, &mut self.rng)
     }
 
     fn server_info(&self) -> proto::ServerInfo {
@@ -232,6 +238,7 @@ impl Room {
         let last_message_seq = p.last_reliable_seq;
         self.sessions.insert(session, key);
         let response = proto::ReconnectResponse {
+            ice_servers: self.ice_servers(claims, step),
             server_info: Some(self.server_info()),
             last_message_seq,
             ..Default::default()

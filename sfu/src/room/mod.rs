@@ -30,6 +30,7 @@ mod subscriptions;
 mod tests;
 mod tracks;
 mod transports;
+mod turn;
 mod updates;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
@@ -49,6 +50,7 @@ use sfu_media::ids::{PeerId, SpeakerGroup, TrackId};
 pub use api::{AdminRequest, CallId, Effect, IdSource, MediaHost, Now, RoomInput, SessionId};
 pub use config::{E2eePolicy, RoomConfig};
 pub use data::DataCounters;
+pub use turn::TurnConfig;
 
 use participant::{Key, Participant};
 use tracks::Track;

@@ -7,11 +7,11 @@ use proto::participant_info::State;
 use proto::signal_request::Message as Asked;
 use proto::signal_response::Message;
 use sfu_control::messages::ErrorCode;
-use sfu_control::token::{Claims, VideoGrants};
+use sfu_control::token::{Claims, Secret, VideoGrants};
 use sfu_media::command::{CloseReason, MediaKind, ShardEvent};
 
 use super::world::{World, claims, grants};
-use crate::room::{AdminRequest, RoomConfig, RoomInput};
+use crate::room::{AdminRequest, RoomConfig, RoomInput, TurnConfig};
 
 #[test]
 fn a_token_must_let_its_holder_into_this_room() {
@@ -63,6 +63,34 @@ fn the_join_response_has_what_sdks_need() {
         let first = w.said.iter().find(|(to, _)| *to == b).map(|(_, m)| matches!(m, Message::Join(_)));
         assert_eq!(first, Some(true), "the join response comes first");
     }
+}
+
+#[test]
+fn joins_and_resumes_get_turn_credentials() {
+    let turn = TurnConfig {
+        urls: vec!["turns:turn.example.org:443?transport=tcp".into()],
+        secret: Secret::new("a-secret-of-the-turn-server"),
+        life: Duration::from_secs(7200),
+    };
+    let mut w = World::new(RoomConfig { turn: Some(turn), ..Default::default() });
+    let a = w.join("a", true);
+    let servers = |m: &Message| match m {
+        Message::Join(j) => Some(j.ice_servers.clone()),
+        Message::Reconnect(r) => Some(r.ice_servers.clone()),
+        _ => None,
+    };
+    let joined = w.heard(a, servers);
+    let mut open = World::open(true);
+    open.reconnect = true;
+    open.participant_sid = w.sid(a);
+    let again = w.join_as(claims("a", grants()), open);
+    let resumed = w.heard(again, servers);
+    for servers in [&joined[0], &resumed[0]] {
+        assert_eq!(servers.len(), 1);
+        assert!(!servers[0].credential.is_empty() && servers[0].username.starts_with("18000"));
+        assert!(!servers[0].username.contains("visit"), "nothing of the room");
+    }
+    assert_ne!(joined[0][0].username, resumed[0][0].username);
 }
 
 #[test]
