@@ -145,9 +145,10 @@ impl<'a> RawPacket<'a> {
         let (packet, rest) = compound.split_at_checked(words * 4)?;
         let mut body = packet.get(4..)?;
         if b0 & 0x20 != 0 {
-            // Only the last packet may be padded, by whole words (RFC 3550 section 6.4.1).
+            // RFC 3550 section 6.4.1 wants whole words, and only in the last packet. libwebrtc fills its transport-wide
+            // feedback up to a word, by one to three bytes, wherever that stands.
             let padding = usize::from(*body.last()?);
-            if !rest.is_empty() || padding == 0 || padding % 4 != 0 {
+            if padding == 0 {
                 return None;
             }
             body = body.get(..body.len().checked_sub(padding)?)?;

@@ -179,7 +179,7 @@ fn malformed_packets_end_the_walk() {
         ("a BYE that lists more than it has", vec![0x82, 203, 0, 1, 0, 0, 0, 1]),
         ("an SDES item that overruns", vec![0x81, 202, 0, 2, 0, 0, 0, 1, 1, 9, b'a', 0]),
         ("padding of zero", vec![0xa0, 201, 0, 1, 0, 0, 0, 0]),
-        ("padding before the end", [&[0xa0, 201, 0, 2, 0, 0, 0, 1, 0, 0, 0, 4][..], &good].concat()),
+        ("padding of more than there is", vec![0xa0, 201, 0, 1, 0, 0, 0, 9]),
     ];
     for (name, bytes) in cases {
         let mut packets = parse(&bytes);
@@ -194,6 +194,26 @@ fn malformed_packets_end_the_walk() {
     }
     let padded = [&good[..], &[0xa0, 201, 0, 2, 0, 0, 0, 1, 0, 0, 0, 4]].concat();
     assert_eq!(parse(&padded).filter(Result::is_ok).count(), 2);
+}
+
+/// libwebrtc writes one small delta a packet and fills the message up to a word, with the P bit set: one to three bytes of
+/// padding, which RFC 3550 does not know.
+#[test]
+fn feedback_as_libwebrtc_pads_it() {
+    for count in 1..=4u8 {
+        let padding = (4 - (2 + count) % 4) % 4;
+        let words = 3 + (8 + 2 + count + padding) / 4 - 1;
+        let mut bytes = vec![0x8f | if padding > 0 { 0x20 } else { 0 }, 205, 0, words];
+        bytes.extend([0, 0, 0, 1, 0, 0, 0, 2]);
+        bytes.extend([0, 7, 0, count, 0, 0, 1, 9, 0x20, count]);
+        bytes.extend((0..count).map(|_| 4));
+        bytes.extend((0..padding).map(|at| if at + 1 == padding { padding } else { 0 }));
+        let want: Vec<_> = (0..u16::from(count)).map(|at| (7 + at, 256 + 4 * (u32::from(at) + 1))).collect();
+        assert_eq!(told(&feedback(&bytes)), want, "{count} packets");
+        // And it need not be the last packet.
+        let compound = [&bytes[..], &bytes].concat();
+        assert_eq!(parse(&compound).filter(Result::is_ok).count(), 2);
+    }
 }
 
 fn arrivals(list: &[(u16, u64)]) -> Vec<TwccArrival> {
