@@ -20,6 +20,8 @@ const DEFAULT_RTT: i64 = 200_000;
 const LIMITED: f64 = 0.7;
 /// A queue is drained within this time, or a round trip if that is longer, in µs.
 const DRAIN_TIME: i64 = 400_000;
+/// A queue up to this length drains by itself after a decrease: a relay drops a whole layer to send a little less.
+const SHORT_QUEUE: i64 = 50_000;
 /// A queue of this length is drained even before the trend shows overuse, in µs.
 const LONG_QUEUE: i64 = 100_000;
 /// .. until no more than this is left, in µs.
@@ -43,6 +45,8 @@ const SILENCE: i64 = 2_000_000;
 const TRIAL_LOSS: f64 = 0.08;
 const TRIAL: i64 = 600_000;
 const TRIAL_INTERVAL: i64 = 8_000_000;
+/// What the interval doubles up to while trials change nothing, in µs.
+const MAX_TRIAL_INTERVAL: i64 = 64_000_000;
 const TRIAL_SHARE: f64 = 0.75;
 /// Interval at which time alone is looked at while packets are in flight.
 const TICK: Duration = Duration::from_millis(100);
@@ -104,6 +108,7 @@ pub struct Estimator {
     unanswered_since: Option<i64>,
     /// When the rate was lowered last to see whether fewer packets are lost then.
     trial_at: Option<i64>,
+    trial_interval: i64,
     limited: bool,
     remb: Option<f64>,
     report_loss: Option<f64>,
@@ -142,6 +147,7 @@ impl Estimator {
             feedback_interval: 100_000,
             unanswered_since: None,
             trial_at: None,
+            trial_interval: TRIAL_INTERVAL,
             limited: false,
             remb: None,
             report_loss: None,
@@ -221,6 +227,12 @@ impl Estimator {
     /// What may be sent now, media and retransmissions and all headers.
     pub fn target_bps(&self) -> u64 {
         self.target as u64
+    }
+
+    /// What the path is held to carry: the target without what it lacks for moments, while a queue drains, feedback stays
+    /// away, or a lower rate is tried. At most what it was when less was sent.
+    pub fn estimate_bps(&self) -> u64 {
+        self.estimate as u64
     }
 
     /// How fast a burst (a key frame) may leave.
@@ -354,7 +366,7 @@ impl Estimator {
         if step == Step::Fell || usage == Usage::Over {
             self.probing.on_congestion(at);
         }
-        if step == Step::Fell {
+        if step == Step::Fell && self.queue.micros() > SHORT_QUEUE {
             self.drain(at);
         }
         let probed = probed.map(|shown| Shown { bps: shown.bps * carried, ..shown });
@@ -418,7 +430,13 @@ impl Estimator {
         if since < TRIAL {
             return TRIAL_SHARE;
         }
-        if since >= TRIAL_INTERVAL && self.losses.inherent() > TRIAL_LOSS {
+        if self.losses.bps().is_some() || self.losses.inherent() < TRIAL_LOSS / 2.0 {
+            self.trial_interval = TRIAL_INTERVAL;
+        }
+        if since >= self.trial_interval && self.losses.inherent() > TRIAL_LOSS {
+            if self.trial_at.is_some() {
+                self.trial_interval = (2 * self.trial_interval).min(MAX_TRIAL_INTERVAL);
+            }
             self.trial_at = Some(now);
             return TRIAL_SHARE;
         }
