@@ -27,8 +27,12 @@ const LONG_QUEUE: i64 = 100_000;
 /// .. until no more than this is left, in µs.
 const DRAINED: i64 = 20_000;
 /// .. and as long as it gets shorter: within this time beyond the round trip, in µs, by a fifth. What does not is not
-/// ours to drain.
+/// ours to drain,
 const DRAIN_CHECK: i64 = 2_000_000;
+/// .. and after this time, in µs, no more is sent until it does.
+const DRAIN_HOLD: i64 = 1_000_000;
+/// .. not even after the estimate was lowered to this share.
+const DRAIN_DECREASE: f64 = 0.85;
 /// Share of the target that is always sent while a queue drains.
 const MIN_DRAIN: f64 = 0.2;
 /// Bytes in flight are what the round trip, the time between feedbacks and this much queue explain, in µs; beyond that
@@ -79,6 +83,8 @@ struct Drain {
     /// When it was looked at last, and the longest it was since, in µs.
     since: i64,
     longest: i64,
+    /// It did not get shorter then, so the estimate was lowered.
+    decreased: bool,
 }
 
 /// Estimates what the path to one peer carries, from its feedback.
@@ -362,6 +368,9 @@ impl Estimator {
             limited: self.limited && arrives_as_sent,
             queue: self.queue.micros(),
         };
+        // A queue that stays as long as it is while it should drain looks steady, but is no reason to send more.
+        let stays = self.draining.is_some_and(|drain| at - drain.since > DRAIN_HOLD);
+        let usage = if stays && usage == Usage::Normal { Usage::Under } else { usage };
         let step = self.rate.update(usage, path, at);
         if step == Step::Fell || usage == Usage::Over {
             self.probing.on_congestion(at);
@@ -381,7 +390,7 @@ impl Estimator {
     }
 
     fn drain(&mut self, at: i64) {
-        self.draining.get_or_insert(Drain { since: at, longest: 0 });
+        self.draining.get_or_insert(Drain { since: at, longest: 0, decreased: false });
         self.tick_at.get_or_insert(self.epoch + Duration::from_micros(at.max(0) as u64) + TICK);
     }
 
@@ -405,12 +414,17 @@ impl Estimator {
         }
         drain.longest = drain.longest.max(queue);
         if now - drain.since > DRAIN_CHECK + rtt {
-            if queue > drain.longest / 5 * 4 {
+            let shorter = queue <= drain.longest / 5 * 4;
+            if !shorter && drain.decreased {
                 self.draining = None;
                 self.queue.rebase(now);
                 return 1.0;
             }
-            *drain = Drain { since: now, longest: queue };
+            *drain = Drain { since: now, longest: queue, decreased: !shorter };
+            if !shorter {
+                // The estimate itself may still be too high.
+                self.rate.set(DRAIN_DECREASE * self.rate.bps(), now);
+            }
         }
         (1.0 - queue as f64 / DRAIN_TIME.max(rtt) as f64).max(MIN_DRAIN)
     }

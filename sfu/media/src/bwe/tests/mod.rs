@@ -216,6 +216,7 @@ fn others_come_and_go() {
         show(&format!("3 M, others take 1.9 M 20..40 s {name}"), &run, 0, 60);
         println!("   {:.0} {:.0}", run.flows[0].rate(25, 40), run.flows[0].rate(50, 60));
         trace(&run, 19.5, 60.0, 0.5);
+        assert!(run.queue_ms(0.95) < 150.0);
         assert!((0.9e6..1.13e6).contains(&run.flows[0].rate(25, 40)));
         assert!(run.flows[0].rate(50, 60) > 2.4e6);
     }
