@@ -62,6 +62,22 @@ test-client: setup-build client/node_modules/.package-lock.json ## tests of the 
 test-e2e: setup-test build tests/e2e/node_modules/.package-lock.json .venv/installed ## real clients against the real binaries
 	cd tests/e2e && npm test --silent
 
+# The recipes build by themselves, so that nothing but figures goes to standard output.
+.PHONY: networks networks-json
+networks-json: ## figures of calls on bad networks, one JSON object a line; fails when a bound does not hold
+	@$(MAKE) --no-print-directory setup-test build tests/e2e/node_modules/.package-lock.json >&2
+	@status=0; \
+	$(CARGO) test --quiet --locked -p sfu-media --test networks -- --all --json || status=1; \
+	tests/e2e/networks/run.sh || status=1; \
+	exit $$status
+
+networks: ## the same, as the table of docs/networks.md
+	@mkdir -p run
+	@status=0; \
+	$(MAKE) -s networks-json > run/networks.json || status=1; \
+	node tests/e2e/networks/table.js docs/networks.md < run/networks.json; \
+	exit $$status
+
 .PHONY: clean
 clean: ## remove everything that was built
 	rm -rf target client/dist client/node_modules tests/e2e/node_modules .venv run

@@ -22,6 +22,8 @@ if [ "${1:-build}" = test ]; then
     need python3 python3
     python3 -c 'import venv, ensurepip' 2>/dev/null || missing+=(python3-venv)
     need ip iproute2
+    need tc iproute2
+    need nft nftables
     need unshare util-linux
 fi
 

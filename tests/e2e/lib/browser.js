@@ -22,11 +22,11 @@ function smallCamera() {
   };
 }
 
-/** One Chromium process. */
-export async function startChromium({ fullCamera = false } = {}) {
+/** One Chromium process, with further arguments if need be. */
+export async function startChromium({ fullCamera = false, executable = CHROMIUM, args = [] } = {}) {
   const profile = mkdtempSync(join(tmpdir(), 'curtain-chromium-'));
   const context = await chromium.launchPersistentContext(profile, {
-    executablePath: CHROMIUM,
+    executablePath: executable,
     headless: false,
     bypassCSP: false,
     viewport: { width: 900, height: 700 },
@@ -45,6 +45,7 @@ export async function startChromium({ fullCamera = false } = {}) {
       '--disable-background-timer-throttling',
       '--disable-renderer-backgrounding',
       '--disable-backgrounding-occluded-windows',
+      ...args,
     ],
   });
   if (!fullCamera) {

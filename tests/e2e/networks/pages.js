@@ -1,0 +1,107 @@
+// A camera and its viewers: the stock livekit-client with its own cryptor, in a page of ours.
+import { injectStockSdk } from '../lib/browser.js';
+
+/** Layers in bits per second. The picture is 1280x720 at 15 frames a second. */
+export const LAYERS = { q: 120_000, h: 380_000, f: 2_600_000 };
+
+async function open(browser, host, identity, start, argument) {
+  const page = await browser.newPage();
+  await injectStockSdk(page, host.page);
+  await page.evaluate(
+    async ({ ws, token, key }) => {
+      const keyProvider = new LivekitClient.ExternalE2EEKeyProvider();
+      await keyProvider.setKey(key);
+      const room = new LivekitClient.Room({ encryption: { keyProvider, worker: window.stockWorker() } });
+      await room.setE2EEEnabled(true);
+      room.on('trackSubscribed', (track) => document.body.append(track.attach()));
+      await room.connect(ws, token);
+      window.curtain = { room };
+    },
+    { ws: host.ws, token: await host.token(identity, { room: 'networks' }), key: host.key },
+  );
+  if (start) {
+    await page.evaluate(start, argument);
+  }
+  return page;
+}
+
+/** Publishes a camera in three layers, and a voice. */
+export async function publish(browser, host) {
+  const page = await open(browser, host, 'camera', async (layers) => {
+    const preset = (width, height, bps) => new LivekitClient.VideoPreset(width, height, bps, 15);
+    await window.curtain.room.localParticipant.setCameraEnabled(
+      true,
+      { resolution: { width: 1280, height: 720, frameRate: 15 } },
+      {
+        videoCodec: 'vp8',
+        simulcast: true,
+        videoEncoding: { maxBitrate: layers.f, maxFramerate: 15 },
+        videoSimulcastLayers: [preset(320, 180, layers.q), preset(640, 360, layers.h)],
+      },
+    );
+    await window.curtain.room.localParticipant.setMicrophoneEnabled(true);
+  }, LAYERS);
+  return Object.assign(page, {
+    /** Frames sent so far and their rate, by layer. */
+    sent: () =>
+      page.evaluate(async () => {
+        const layers = {};
+        for (const publication of window.curtain.room.localParticipant.videoTrackPublications.values()) {
+          for (const stat of (await publication.track.sender.getStats()).values()) {
+            if (stat.type === 'outbound-rtp') {
+              layers[stat.rid] = { frames: stat.framesSent ?? 0, bytes: stat.bytesSent ?? 0, keys: stat.keyFramesEncoded ?? 0, limited: stat.qualityLimitationReason };
+            }
+          }
+        }
+        return layers;
+      }),
+  });
+}
+
+/** Watches the camera. */
+export async function watch(browser, host, identity) {
+  const page = await open(browser, host, identity);
+  return Object.assign(page, {
+    /** What the receiver says of the camera and of the path. */
+    stats: () =>
+      page.evaluate(async () => {
+        const result = { at: performance.now(), decoded: 0, freezes: 0, frozen: 0, width: 0, bytes: 0, nacks: 0, plis: 0, rtt: 0, buffered: 0 };
+        for (const participant of window.curtain.room.remoteParticipants.values()) {
+          for (const publication of participant.trackPublications.values()) {
+            for (const stat of (await publication.track?.receiver?.getStats())?.values() ?? []) {
+              if (stat.type === 'inbound-rtp') {
+                result.bytes += (stat.bytesReceived ?? 0) + (stat.headerBytesReceived ?? 0);
+                if (stat.kind === 'video') {
+                  result.decoded = stat.framesDecoded ?? 0;
+                  result.freezes = stat.freezeCount ?? 0;
+                  result.frozen = stat.totalFreezesDuration ?? 0;
+                  result.width = stat.frameWidth ?? 0;
+                  result.nacks = stat.nackCount ?? 0;
+                  result.plis = stat.pliCount ?? 0;
+                  result.buffered = stat.jitterBufferDelay ?? 0;
+                }
+              } else if (stat.type === 'candidate-pair' && stat.nominated && stat.state === 'succeeded') {
+                result.rtt = stat.currentRoundTripTime ?? 0;
+              }
+            }
+          }
+        }
+        return result;
+      }),
+  });
+}
+
+/** Waits until a viewer sees the best layer. */
+export async function best(viewer, timeoutMs = 40_000) {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const now = await viewer.stats();
+    if (now.width === 1280) {
+      return now;
+    }
+    if (Date.now() > deadline) {
+      return now;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 250));
+  }
+}

@@ -1,0 +1,73 @@
+// Stands in front of the relay and hands datagrams on after a while: node proxy.js LISTEN RELAY PORT. Lines of JSON on
+// standard input say how long, for each client network: {"net": "10.99.1.", "delay": 50, "jitter": 0}, in ms each way.
+import { createSocket } from 'node:dgram';
+import { createInterface } from 'node:readline';
+
+const [listen, relay, port] = [process.argv[2], process.argv[3], Number(process.argv[4])];
+const delays = new Map();
+const clients = new Map();
+
+/** Holds datagrams for their time, in order. */
+class Line {
+  constructor(deliver) {
+    this.deliver = deliver;
+    this.held = [];
+    this.last = 0;
+    this.timer = undefined;
+  }
+
+  push(datagram, { delay, jitter }) {
+    const now = performance.now();
+    this.last = Math.max(this.last, now + delay + jitter * Math.random());
+    this.held.push({ at: this.last, datagram });
+    this.drain();
+  }
+
+  drain() {
+    const now = performance.now();
+    let due = 0;
+    // Timers count whole milliseconds.
+    while (due < this.held.length && this.held[due].at <= now + 0.5) {
+      this.deliver(this.held[due].datagram);
+      due += 1;
+    }
+    this.held.splice(0, due);
+    if (this.held.length > 0 && this.timer === undefined) {
+      this.timer = setTimeout(() => {
+        this.timer = undefined;
+        this.drain();
+      }, Math.max(0, this.held[0].at - now));
+    }
+  }
+}
+
+const pass = { delay: 0, jitter: 0 };
+const outside = createSocket('udp4');
+outside.on('message', (datagram, from) => {
+  const name = `${from.address}:${from.port}`;
+  let client = clients.get(name);
+  if (!client) {
+    const socket = createSocket('udp4');
+    const settings = () => [...delays].find(([net]) => from.address.startsWith(net))?.[1] ?? pass;
+    const down = new Line((held) => outside.send(held, from.port, from.address, () => {}));
+    const up = new Line((held) => socket.send(held, port, relay, () => {}));
+    socket.on('message', (answer) => down.push(answer, settings()));
+    socket.on('error', () => {});
+    socket.bind(0, relay, () => {
+      socket.setRecvBufferSize(1 << 21);
+      client.ready = true;
+      client.early.splice(0).forEach((held) => up.push(held, settings()));
+    });
+    client = { ready: false, early: [], take: (held) => (client.ready ? up.push(held, settings()) : client.early.push(held)) };
+    clients.set(name, client);
+  }
+  client.take(datagram);
+});
+outside.bind(port, listen, () => {
+  outside.setRecvBufferSize(1 << 21);
+  process.stdout.write('ready\n');
+});
+createInterface({ input: process.stdin }).on('line', (line) => {
+  const { net, delay, jitter } = JSON.parse(line);
+  delays.set(net, { delay, jitter });
+});

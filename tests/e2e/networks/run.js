@@ -1,0 +1,252 @@
+// The cases, each with a real encrypted call. Started by run.sh.
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { startChromium } from '../lib/browser.js';
+import { DevHost } from '../lib/host.js';
+import { writeFilm } from './camera.js';
+import { Client, PROXY, RELAY, prepareRelay, relayPort, sleep, startProxy } from './net.js';
+import { best, publish, watch } from './pages.js';
+
+const GOOD = 8_000_000;
+let failed = 0;
+
+/** Prints a figure; without a bound it is for the reader only. */
+function figure(name, what, value, bound) {
+  const rounded = Math.round(value * 1000) / 1000;
+  const [, sign, limit] = /^(<=|>=) (.*)$/.exec(bound ?? '') ?? [];
+  const holds = sign === undefined || (sign === '<=' ? rounded <= Number(limit) : rounded >= Number(limit));
+  failed += holds ? 0 : 1;
+  process.stdout.write(
+    `${JSON.stringify({ case: `Chromium: ${name}`, figure: what, value: rounded, bound: bound ?? '-', holds })}\n`,
+  );
+}
+
+const percentile = (values, share) => {
+  const sorted = [...values].sort((a, b) => a - b);
+  return sorted[Math.round((sorted.length - 1) * share)] ?? 0;
+};
+const mean = (values) => values.reduce((sum, value) => sum + value, 0) / Math.max(1, values.length);
+
+const cases = {
+  /** 3 Mbit/s, then 500 kbit/s, then 3 Mbit/s towards one viewer. */
+  async step({ browsers, host, clients, proxy }) {
+    const name = 'capacity 3M-500k-3M';
+    const [client] = clients.viewers;
+    client.rate(3_000_000);
+    proxy.delay(client, 50);
+    const viewer = await watch(await browsers(client), host, 'step');
+    await best(viewer);
+    await sleep(5000);
+    const sampler = client.sample();
+    const before = await viewer.stats();
+    await sleep(10_000);
+    const down = performance.now();
+    client.rate(500_000);
+    await sleep(25_000);
+    const low = await viewer.stats();
+    const up = performance.now();
+    client.rate(3_000_000);
+    await sleep(25_000);
+    const samples = sampler.stop();
+    const after = await viewer.stats();
+    const between = (from, to) => samples.filter(({ at }) => at >= from && at < to);
+    const bps = (from, to) => mean(between(from, to).map((sample) => sample.bps));
+
+    figure(name, 'kbit/s at 3M, before', bps(0, down) / 1000);
+    // Settled: from here on never more than 150 ms of waiting.
+    const long = between(down, up).filter(({ waits }) => waits > 150);
+    figure(name, 's until it settles under 500k', ((long.at(-1)?.at ?? down) - down) / 1000, '<= 2');
+    figure(name, 'kbit/s at 500k, from 10 s', bps(down + 10_000, up) / 1000);
+    let back = Infinity;
+    for (let at = up; at + 500 < samples.at(-1).at; at += 100) {
+      if (bps(at, at + 500) >= 0.8 * 3e6) {
+        back = at + 500 - up;
+        break;
+      }
+    }
+    figure(name, 's until back at 80 % of 3M', Math.min(back / 1000, 999), '<= 10');
+    figure(name, 'ms of queueing, p95 of the call', percentile(samples.map(({ waits }) => waits), 0.95), '<= 150');
+    figure(name, 'ms of queueing at 500k, p95 from 2 s', percentile(between(down + 2000, up).map(({ waits }) => waits), 0.95), '<= 150');
+    figure(name, 'ms of queueing, longest', percentile(samples.map(({ waits }) => waits), 1));
+    figure(name, 'packets dropped by the full queue', samples.reduce((sum, { drops }) => sum + drops, 0));
+    figure(name, 'width at 500k', low.width);
+    figure(name, 'width after', after.width);
+    figure(name, 'freezes', after.freezes - before.freezes);
+    figure(name, 's frozen', after.frozen - before.frozen);
+    await viewer.close();
+  },
+
+  /** 5 % random loss at 100 ms round-trip time. */
+  async loss({ browsers, host, clients, proxy, camera }) {
+    const name = 'loss 5 % at 100 ms RTT';
+    const [client] = clients.viewers;
+    client.rate(GOOD);
+    proxy.delay(client, 100);
+    const viewer = await watch(await browsers(client), host, 'loss');
+    await best(viewer);
+    client.loss(5);
+    await sleep(10_000);
+    const [before, sentBefore] = [await viewer.stats(), await camera.sent()];
+    await sleep(60_000);
+    const [after, sentAfter] = [await viewer.stats(), await camera.sent()];
+    client.loss(0);
+    const frames = Math.max(...Object.keys(sentAfter).map((rid) => sentAfter[rid].frames - (sentBefore[rid]?.frames ?? 0)));
+    const seconds = (after.at - before.at) / 1000;
+    figure(name, 'freezes in 60 s', after.freezes - before.freezes, '<= 0');
+    figure(name, 'frames decoded of those sent', (after.decoded - before.decoded) / frames, '>= 0.9');
+    figure(name, 'frames sent a second', frames / seconds);
+    figure(name, 's frozen', after.frozen - before.frozen);
+    figure(name, 'kbit/s', ((after.bytes - before.bytes) * 8) / 1000 / seconds);
+    figure(name, 'requests for lost packets', after.nacks - before.nacks);
+    figure(name, 'requests for key frames', after.plis - before.plis);
+    figure(name, 'width', after.width);
+    figure(name, 'ms in the jitter buffer', ((after.buffered - before.buffered) * 1000) / Math.max(1, after.decoded - before.decoded));
+    await viewer.close();
+  },
+
+  /** Two viewers behind one link of 2 Mbit/s, the second 10 s later. */
+  async share({ browsers, host, clients, proxy }) {
+    const name = 'two share 2M';
+    const [client] = clients.viewers;
+    client.rate(2_000_000);
+    proxy.delay(client, 50);
+    const browser = await browsers(client);
+    const first = await watch(browser, host, 'first');
+    await sleep(10_000);
+    const second = await watch(browser, host, 'second');
+    await sleep(20_000);
+    const sampler = client.sample();
+    const before = await Promise.all([first.stats(), second.stats()]);
+    await sleep(30_000);
+    const after = await Promise.all([first.stats(), second.stats()]);
+    const samples = sampler.stop();
+    const bytes = after.map((now, i) => now.bytes - before[i].bytes);
+    figure(name, 'share of the one who gets more', Math.max(...bytes) / (bytes[0] + bytes[1]), '<= 0.6');
+    figure(name, 'share of the one who came first', bytes[0] / (bytes[0] + bytes[1]));
+    figure(name, 'kbit/s of both on the link', mean(samples.map(({ bps }) => bps)) / 1000);
+    figure(name, 'ms of queueing, p95', percentile(samples.map(({ waits }) => waits), 0.95), '<= 150');
+    figure(name, 'freezes of both', after[0].freezes + after[1].freezes - before[0].freezes - before[1].freezes);
+    await first.close();
+    await second.close();
+  },
+
+  /** A viewer on a good link, beside one whose link turns bad. */
+  async isolation({ browsers, host, clients, proxy }) {
+    const name = 'one bad link beside a good one';
+    const [client, bad] = clients.viewers;
+    for (const each of clients.viewers) {
+      each.rate(GOOD);
+      proxy.delay(each, 50);
+    }
+    const viewer = await watch(await browsers(client), host, 'good');
+    const other = await watch(await browsers(bad), host, 'bad');
+    await best(viewer);
+    await best(other);
+    const span = async () => {
+      const sampler = client.sample();
+      const before = await viewer.stats();
+      const rtts = [];
+      for (let i = 0; i < 30; i += 1) {
+        await sleep(1000);
+        rtts.push((await viewer.stats()).rtt);
+      }
+      const after = await viewer.stats();
+      const seconds = (after.at - before.at) / 1000;
+      const decoded = after.decoded - before.decoded;
+      return {
+        bitrate: ((after.bytes - before.bytes) * 8) / seconds,
+        frames: decoded / seconds,
+        rtt: percentile(rtts, 0.5),
+        waits: percentile(sampler.stop().map(({ waits }) => waits), 0.95),
+        freezes: after.freezes - before.freezes,
+      };
+    };
+    await sleep(10_000);
+    const calm = await span();
+    bad.rate(300_000, 500);
+    bad.loss(10);
+    await sleep(5000);
+    const beside = await span();
+    bad.loss(0);
+    const change = (what) => Math.abs(beside[what] / calm[what] - 1);
+    figure(name, "change of the other's bitrate", change('bitrate'), '<= 0.02');
+    figure(name, "change of the other's round-trip time, median", change('rtt'), '<= 0.02');
+    figure(name, "change of the other's frame rate", change('frames'), '<= 0.02');
+    figure(name, "freezes of the other", beside.freezes, '<= 0');
+    figure(name, 'kbit/s of the other', beside.bitrate / 1000);
+    figure(name, 'ms of the round trip of the other', beside.rtt * 1000);
+    figure(name, "ms of queueing of the other, p95, before", calm.waits);
+    figure(name, "ms of queueing of the other, p95, beside", beside.waits);
+    figure(name, 'width that the bad one sees', (await other.stats()).width);
+    await viewer.close();
+    await other.close();
+  },
+};
+
+async function main() {
+  const wanted = process.argv.slice(2);
+  const chosen = Object.entries(cases).filter(([name]) => wanted.length === 0 || wanted.includes(name));
+  const kept = [];
+  const keep = (service) => {
+    kept.push(service);
+    return service;
+  };
+  const folder = mkdtempSync(join(tmpdir(), 'curtain-networks-'));
+  try {
+    prepareRelay();
+    const film = join(folder, 'film.y4m');
+    writeFilm(film);
+    const host = keep(await DevHost.start('--media-bind', RELAY, '--advertise', PROXY, '--shards', '1'));
+    const proxy = keep(await startProxy(relayPort()));
+    const viewers = [];
+    for (let number = 1; number <= 3; number += 1) {
+      viewers.push(keep(await Client.open(number, new URL(host.page).port)));
+    }
+    const cameraClient = viewers.shift();
+    const open = new Map();
+    const browsers = async (client) => {
+      if (!open.has(client)) {
+        const args = [`--use-file-for-fake-video-capture=${film}`];
+        open.set(client, keep(await startChromium({ fullCamera: true, executable: client.executable, args })));
+      }
+      return open.get(client);
+    };
+    cameraClient.rate(GOOD);
+    proxy.delay(cameraClient, 50);
+    const camera = await publish(await browsers(cameraClient), host);
+    // Until the sender's own estimate has opened all layers.
+    const deadline = Date.now() + 40_000;
+    let sent = await camera.sent();
+    while (!(sent.f?.frames > 30) && Date.now() < deadline) {
+      await sleep(500);
+      sent = await camera.sent();
+    }
+    await sleep(5000);
+    for (const [name, one] of chosen) {
+      try {
+        await one({ browsers, host, clients: { viewers }, proxy, camera });
+      } catch (error) {
+        figure(name, 'ran to its end', 0, '>= 1');
+        process.stderr.write(`${name}: ${error.stack}\n${kept.map((service) => service.log).join('\n')}\n`);
+      }
+    }
+    if (process.env.VERBOSE) {
+      process.stderr.write(`${JSON.stringify([sent, await camera.sent()])}\n`);
+    }
+  } finally {
+    for (const one of kept.reverse()) {
+      await one.stop().catch(() => undefined);
+    }
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+main().then(
+  () => process.exit(failed > 0 ? 1 : 0),
+  (error) => {
+    process.stderr.write(`${error.stack}\n`);
+    process.exit(2);
+  },
+);
