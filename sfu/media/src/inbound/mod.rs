@@ -12,6 +12,7 @@
 //! InboundStream::take_drops()                            packets that were held and then given up, to be counted
 //! InboundStream::poll_nacks(now, rtt)                    after accept, and on timeouts; not empty: send a NACK
 //! InboundStream::poll_key_frame(now)                     after request_key_frame, and on timeouts; true: send a PLI
+//! InboundStream::since_key_frame(now)                    when a subscription begins: what to forward to it first
 //! InboundStream::handle_timeout(now, released)           at poll_timeout(); forwards what a gate lets go
 //! InboundStream::handle_sender_report(ntp, rtp, now)     a sender report of the primary SSRC; hand
 //!                                                        last_sender_report() on to the forwarders

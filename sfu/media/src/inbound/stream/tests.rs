@@ -232,6 +232,46 @@ fn a_key_frame_answers_the_requests_before_it() {
     assert_eq!((s.stats().key_frames, s.stats().key_frame_requests), (1, 1));
 }
 
+#[test]
+fn a_late_joiner_starts_at_a_young_key_frame_that_is_whole() {
+    let t = crate::sim::clock::epoch();
+    let mut s = stream(MediaKind::Video, false, t);
+    let mut feed = Feed { stream: &mut s, released: vec![] };
+    let frame = |index: u64, key| vp8_payload(true, key, index as u16, &index.to_be_bytes());
+    feed.packet(9, 96, true, &frame(9, false), t).unwrap();
+    assert_eq!(feed.stream.since_key_frame(t), None, "no key frame");
+    for index in [10, 11, 13] {
+        feed.packet(index, 96, true, &frame(index, index == 10), t + ms(index)).unwrap();
+    }
+    assert_eq!(feed.stream.since_key_frame(t + ms(20)), None, "12 is missing");
+    feed.rtx(12, true, &frame(12, false), t + ms(30)).unwrap();
+    assert_eq!(feed.stream.since_key_frame(t + ms(310)), Some((ExtSeq(10), ExtSeq(13))));
+    assert_eq!(feed.stream.since_key_frame(t + ms(311)), None, "too old");
+    feed.packet(14, 96, true, &frame(14, true), t + ms(400)).unwrap();
+    assert_eq!(feed.stream.since_key_frame(t + ms(400)), Some((ExtSeq(14), ExtSeq(14))));
+    feed.stream.set_policy(TrackPolicy { require_encryption: true, muted: false });
+    assert_eq!(feed.stream.since_key_frame(t + ms(400)), None, "it passed under other rules");
+}
+
+#[test]
+fn a_descriptor_without_its_structure_asks_for_a_key_frame_and_is_not_passed_on() {
+    let t = crate::sim::clock::epoch();
+    let mut s = stream(MediaKind::Video, false, t);
+    let payload = vp8_payload(true, false, 1, b"x");
+    let header = RtpHeaderOut { marker: true, pt: Pt(96), seq: SeqNo(5), timestamp: RtpTime(0), ssrc: SSRC };
+    let mut bytes = vec![0; 40];
+    let len = header.write(&mut bytes, &ExtensionValues::default(), &ExtensionMap::default());
+    bytes.truncate(len);
+    bytes.extend(&payload);
+    let header = RtpHeader::parse(&bytes).unwrap();
+    let ext = ExtensionValues { dependency_descriptor: Some(&[0xc0, 0, 1]), ..Default::default() };
+    let mut released = vec![];
+    s.accept(&header, ExtSeq(5), &payload, &ext, t, &mut released).unwrap();
+    let (meta, _) = s.store().get(released[0]).unwrap();
+    assert!(meta.dd.is_empty() && meta.frame.is_none());
+    assert!(s.poll_key_frame(t));
+}
+
 proptest! {
     #[test]
     fn arbitrary_packets_never_panic(

@@ -204,6 +204,42 @@ fn a_simulcast_switch_is_seamless() {
 }
 
 #[test]
+fn h264_streams_follow_each_other_at_parameter_sets() {
+    // SPS and PPS in one packet, then fragments of an IDR picture; slices of one packet else.
+    const SETS: &[u8] = &[0x78, 0, 2, 0x67, 0x42, 0, 2, 0x68, 0xce];
+    const FRAGMENT: &[u8] = &[0x7c, 0x85, 0x88];
+    const SLICE: &[u8] = &[0x61, 0x9a, 0x01];
+    let mut s = Subscriber::new(MediaKind::Video, vec![params(102, Codec::H264, 0x4200 | 1)], 5);
+    s.target(1, 9);
+    let mut index = [100, 900];
+    let mut got = vec![];
+    for picture in 0..12u64 {
+        for stream in [0u8, 1] {
+            let is_key = (stream == 0 && picture == 2) || (stream == 1 && picture == 6);
+            let payloads = if is_key { &[SETS, FRAGMENT][..] } else { &[SLICE] };
+            for (i, payload) in payloads.iter().enumerate() {
+                let at = &mut index[usize::from(stream)];
+                *at += 1;
+                let mut meta = video(stream, *at, picture as u32 * 3000, picture * 33 + u64::from(stream));
+                (meta.codec, meta.variant, meta.marker) = (Codec::H264, 0x4200 | 1, i + 1 == payloads.len());
+                meta.info = crate::rtp::inspect(Codec::H264, payload, meta.marker, None).unwrap();
+                if let Ok(g) = s.forward(&meta, payload) {
+                    got.push((g.index, stream, picture, g.marker));
+                }
+            }
+        }
+        // Where the sets are missing it has no way in.
+        assert_eq!(s.forwarder.wants_key_frame().is_some(), picture < 6, "{picture}");
+    }
+    let layers: Vec<_> = got.iter().map(|g| (g.1, g.2)).collect();
+    let mut want: Vec<_> = [2, 2, 3, 4, 5, 6].map(|p| (0, p)).to_vec();
+    want.extend([6, 6, 7, 8, 9, 10, 11].map(|p| (1, p)));
+    assert_eq!(layers, want);
+    assert!(got.windows(2).all(|w| w[1].0 == w[0].0 + 1));
+    assert_eq!(got.iter().filter(|g| !g.3).count(), 2, "but the parameter sets every packet ends a picture");
+}
+
+#[test]
 fn inner_layers_are_cut_off_without_a_gap() {
     let mut s = Subscriber::new(MediaKind::Video, vec![params(98, Codec::Vp9, 0)], 6);
     s.target(0, 9);

@@ -157,3 +157,74 @@ fn a_stream_beyond_the_limit_is_ignored() {
     let mut s = selector(9, 9);
     assert_eq!(s.decide(&key(video(MAX_STREAMS as u8, 1, 0, 0))), NOT_SELECTED);
 }
+
+/// A frame of VP8 or VP9 in one temporal layer; `up` is the Y or the U bit.
+fn layer(codec: crate::command::Codec, i: u64, layer: u8, up: bool) -> PacketMeta {
+    let mut meta = temporal(video(0, i, i as u32 * 10, i * 33), layer);
+    meta.codec = codec;
+    meta.info.switch_up = up;
+    meta
+}
+
+#[test]
+fn temporal_layers_come_back_where_the_descriptor_shows_it() {
+    use crate::command::Codec::{Vp8, Vp9};
+    let all = SubscriptionTarget::default();
+    // Each frame's layer, its bit, and whether it goes out.
+    for (codec, frames) in [
+        // Y: one layer at a time, at a frame of that layer.
+        (
+            Vp8,
+            vec![
+                (2, true, false),
+                (1, false, false),
+                (0, true, true),
+                (1, true, true),
+                (2, false, false),
+                (2, true, true),
+            ],
+        ),
+        // U: all layers behind the picture, and right behind it only.
+        (
+            Vp9,
+            vec![
+                (2, false, false),
+                (0, false, true),
+                (1, true, false),
+                (0, true, true),
+                (2, false, true),
+                (1, false, true),
+            ],
+        ),
+    ] {
+        let mut s = selector(0, 0);
+        s.decide(&key(layer(codec, 1, 0, false)));
+        assert_eq!(s.decide(&layer(codec, 2, 1, true)), LEFT_OUT);
+        s.set_target(SubscriptionTarget { max_spatial: 0, ..all });
+        for (i, (tid, up, want)) in (3..).zip(frames) {
+            let want = if want { FORWARD } else { LEFT_OUT };
+            assert_eq!(s.decide(&layer(codec, i, tid, up)), want, "{codec:?} {i}");
+            assert_eq!(s.wants_key_frame(), None);
+        }
+    }
+    // A U picture before more was wanted opens nothing later.
+    let mut s = selector(0, 0);
+    s.decide(&key(layer(Vp9, 1, 0, true)));
+    s.decide(&layer(Vp9, 2, 0, true));
+    s.decide(&layer(Vp9, 3, 0, false));
+    s.set_target(all);
+    assert_eq!(s.decide(&layer(Vp9, 4, 1, false)), LEFT_OUT);
+}
+
+#[test]
+fn a_stream_above_the_target_thins_out_until_it_is_left() {
+    let mut s = selector(2, 9);
+    s.decide(&key(video(2, 1, 0, 0)));
+    s.decide(&video(0, 1, 0, 0));
+    assert_eq!(s.decide(&temporal(video(2, 2, 10, 1), 1)), FORWARD);
+    s.set_target(SubscriptionTarget { max_spatial: 0, ..Default::default() });
+    assert_eq!(s.decide(&temporal(video(2, 3, 20, 2), 1)), LEFT_OUT);
+    assert_eq!(s.decide(&video(2, 4, 30, 3)), FORWARD);
+    assert_eq!(s.decide(&key(video(0, 2, 10, 4))), SWITCH);
+    assert_eq!(s.decide(&temporal(video(0, 3, 20, 5), 1)), FORWARD);
+}
