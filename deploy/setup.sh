@@ -24,6 +24,8 @@ if [ "${1:-build}" = test ]; then
     need ip iproute2
     need tc iproute2
     need nft nftables
+    need turnserver coturn
+    need certutil libnss3-tools
     need unshare util-linux
 fi
 

@@ -5,6 +5,7 @@ import type { RoomOptions } from 'livekit-client';
 
 import { deriveSharedKey } from './e2ee/keys.js';
 import { CurtainE2EEManager } from './e2ee/manager.js';
+import { watchPath } from './path-watch.js';
 
 /** What is needed to join a visit. */
 export interface VisitOptions {
@@ -51,6 +52,7 @@ export async function prepareVisit(options: VisitOptions): Promise<Visit> {
   });
   const refused = new Set<(reason: string) => void>();
   let heard: unknown;
+  let stopWatching = () => {};
   const listenToEngine = () => {
     // A full reconnect makes a new engine.
     if (heard === room.engine) {
@@ -74,8 +76,11 @@ export async function prepareVisit(options: VisitOptions): Promise<Visit> {
       room.on('signalConnected', listenToEngine);
       await room.connect(options.url, options.token);
       listenToEngine();
+      stopWatching();
+      stopWatching = watchPath(room);
     },
     async leave() {
+      stopWatching();
       await room.disconnect();
       e2ee?.dispose();
     },

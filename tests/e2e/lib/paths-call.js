@@ -70,6 +70,21 @@ function paths(page) {
   });
 }
 
+/** Waits until every connection of a page is up from a local address. */
+async function isAt(page, address, timeoutMs = 30_000) {
+  const deadline = Date.now() + timeoutMs;
+  for (;;) {
+    const found = await paths(page);
+    if (found.length > 0 && found.every((path) => path.state === 'connected' && path.address === address)) {
+      return found;
+    }
+    if (Date.now() > deadline) {
+      throw new Error(`after ${timeoutMs} ms not at ${address}: ${JSON.stringify(found)}`);
+    }
+    await sleep(250);
+  }
+}
+
 /** Two pages in a visit that see and hear each other. */
 async function visit(host, chromium) {
   const pages = [];
@@ -244,14 +259,14 @@ async function move() {
     run('ip', 'addr', 'del', `${HERE}/24`, 'dev', 'v0');
   };
   say('overlap', { pages: await measure(pages, overlap, 10_000) });
-  say('after-overlap', { clinician: await paths(pages[0]), patient: await paths(pages[1]) });
+  say('after-overlap', { clinician: await isAt(pages[0], THERE), patient: await isAt(pages[1], THERE) });
   // The other way round there is nothing in between.
   const hard = async () => {
     run('ip', 'addr', 'del', `${THERE}/24`, 'dev', 'w0');
     run('ip', 'addr', 'add', `${HERE}/24`, 'dev', 'v0');
   };
   say('hard', { pages: await measure(pages, hard, 15_000) });
-  say('after-hard', { clinician: await paths(pages[0]), patient: await paths(pages[1]) });
+  say('after-hard', { clinician: await isAt(pages[0], HERE), patient: await isAt(pages[1], HERE) });
   await bothWays(pages);
 }
 
