@@ -85,6 +85,12 @@ export class Client {
     tool(`tc qdisc replace dev m${this.number} root tbf rate ${bps}bit burst 6000 limit ${limit}`);
   }
 
+  /** Sets the rate of what the client sends, with a queue of half a second. */
+  uplink(bps) {
+    const limit = String(Math.max(20_000, Math.round(bps / 16)));
+    this.inside('tc', 'qdisc', 'replace', 'dev', 'eth0', 'root', 'tbf', 'rate', `${bps}bit`, 'burst', '6000', 'limit', limit);
+  }
+
   /** Drops this percentage of what arrives. */
   loss(percent) {
     this.inside('nft', 'flush', 'chain', 'inet', 'loss', 'input');

@@ -42,7 +42,19 @@ export async function publish(browser, host) {
     await window.curtain.room.localParticipant.setMicrophoneEnabled(true);
   }, LAYERS);
   return Object.assign(page, {
-    /** Frames sent so far and their rate, by layer. */
+    /** What the sender's own congestion control lets it send, in bits per second. */
+    estimate: () =>
+      page.evaluate(async () => {
+        for (const publication of window.curtain.room.localParticipant.videoTrackPublications.values()) {
+          for (const stat of (await publication.track.sender.getStats()).values()) {
+            if (stat.type === 'candidate-pair' && stat.nominated && stat.state === 'succeeded') {
+              return stat.availableOutgoingBitrate ?? 0;
+            }
+          }
+        }
+        return 0;
+      }),
+    /** Frames and bytes sent so far, by layer. */
     sent: () =>
       page.evaluate(async () => {
         const layers = {};

@@ -132,6 +132,46 @@ const cases = {
     await second.close();
   },
 
+  /** The camera's own link turns narrow: its browser's congestion control has nothing but the relay's feedback. */
+  async upstream({ browsers, host, clients, proxy, camera }) {
+    const name = 'the camera sends over 800 kbit/s';
+    const [client] = clients.viewers;
+    client.rate(GOOD);
+    proxy.delay(client, 50);
+    const viewer = await watch(await browsers(client), host, 'upstream');
+    await best(viewer);
+    await sleep(5000);
+    figure(name, "kbit/s of the sender's estimate, before", (await camera.estimate()) / 1000);
+    clients.camera.uplink(800_000);
+    await sleep(10_000);
+    const [before, sentBefore] = [await viewer.stats(), await camera.sent()];
+    const estimates = [];
+    for (let i = 0; i < 20; i += 1) {
+      await sleep(1000);
+      estimates.push(await camera.estimate());
+    }
+    const [after, sentAfter] = [await viewer.stats(), await camera.sent()];
+    const total = (sent) => Object.values(sent).reduce((sum, { bytes }) => sum + bytes, 0);
+    figure(name, "sender's estimate, median, of its link", percentile(estimates, 0.5) / 800_000, '>= 0.5');
+    figure(name, "sender's estimate, p90, of its link", percentile(estimates, 0.9) / 800_000, '<= 1.1');
+    figure(name, 'kbit/s of video sent', ((total(sentAfter) - total(sentBefore)) * 8) / 20_000);
+    const frames = Math.max(...Object.keys(sentAfter).map((rid) => sentAfter[rid].frames - sentBefore[rid].frames));
+    figure(name, 'frames decoded of those sent', (after.decoded - before.decoded) / frames, '>= 0.9');
+    figure(name, 'width that a viewer sees', after.width);
+    clients.camera.uplink(GOOD);
+    const start = performance.now();
+    let seconds = 999;
+    while (performance.now() - start < 40_000) {
+      await sleep(500);
+      if ((await viewer.stats()).width === 1280) {
+        seconds = (performance.now() - start) / 1000;
+        break;
+      }
+    }
+    figure(name, 's until a viewer sees the best layer again', seconds, '<= 20');
+    await viewer.close();
+  },
+
   /** A viewer on a good link, beside one whose link turns bad. */
   async isolation({ browsers, host, clients, proxy }) {
     const name = 'one bad link beside a good one';
@@ -214,6 +254,7 @@ async function main() {
       return open.get(client);
     };
     cameraClient.rate(GOOD);
+    cameraClient.uplink(GOOD);
     proxy.delay(cameraClient, 50);
     const camera = await publish(await browsers(cameraClient), host);
     // Until the sender's own estimate has opened all layers.
@@ -226,7 +267,7 @@ async function main() {
     await sleep(5000);
     for (const [name, one] of chosen) {
       try {
-        await one({ browsers, host, clients: { viewers }, proxy, camera });
+        await one({ browsers, host, clients: { camera: cameraClient, viewers }, proxy, camera });
       } catch (error) {
         figure(name, 'ran to its end', 0, '>= 1');
         process.stderr.write(`${name}: ${error.stack}\n${kept.map((service) => service.log).join('\n')}\n`);
