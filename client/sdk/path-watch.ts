@@ -11,7 +11,7 @@ import type { Room } from 'livekit-client';
 /** Time between two looks, in ms. */
 const LOOK_EVERY = 100;
 /** Silence that ends a path, in ms. Audio comes every 20 ms, the server's feedback on video every 100 ms. */
-const SILENCE = 400;
+const SILENCE = 300;
 /** Packets in the second before a silence without which it says nothing: a quiet visit is no lost path. */
 const REGULAR = 10;
 /** Looks without a new packet that it takes besides: after one late look the page may have been held up, not the network. */

@@ -68,6 +68,7 @@ impl Connection {
             fingerprint: host.fingerprint,
             candidates: host.candidates.clone(),
             tcp_candidates: host.tcp_candidates.clone(),
+            restarts: 0,
         };
         Self {
             peer,

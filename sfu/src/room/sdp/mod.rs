@@ -68,6 +68,8 @@ pub struct LocalTransport {
     pub candidates: Vec<SocketAddr>,
     /// The same for TCP, where the relay waits for connections.
     pub tcp_candidates: Vec<SocketAddr>,
+    /// ICE restarts so far.
+    pub restarts: u16,
 }
 
 /// Who writes the offers of a connection.
@@ -253,6 +255,9 @@ impl Negotiation {
     /// ([RFC 8839 section 4.4.3](https://www.rfc-editor.org/rfc/rfc8839#section-4.4.3)); where the client offers they may
     /// only come when [`Self::restarts_ice`] says so.
     pub fn set_local_ice(&mut self, ice: IceCredentials) {
+        if self.local.ice != ice {
+            self.local.restarts = self.local.restarts.saturating_add(1);
+        }
         self.local.ice = ice;
     }
 

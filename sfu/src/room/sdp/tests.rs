@@ -64,8 +64,13 @@ fn ice(n: u32) -> IceCredentials {
 fn negotiation(role: Role) -> Negotiation {
     let candidates = vec!["192.0.2.1:7882".parse().unwrap(), "[2001:db8::1]:7882".parse().unwrap()];
     let tcp_candidates = vec!["192.0.2.1:443".parse().unwrap()];
-    let local =
-        LocalTransport { ice: ice(0), fingerprint: Fingerprint([0xab; 32]), candidates, tcp_candidates };
+    let local = LocalTransport {
+        ice: ice(0),
+        fingerprint: Fingerprint([0xab; 32]),
+        candidates,
+        tcp_candidates,
+        restarts: 0,
+    };
     Negotiation::new(local, CodecPolicy::default(), role)
 }
 
