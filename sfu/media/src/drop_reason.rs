@@ -52,6 +52,8 @@ drop_reasons! {
     UnknownPayloadType = "unknown_payload_type",
     /// The section's track is not published (not announced, refused, or gone).
     NotPublished = "not_published",
+    /// The subscriber's path is too slow for what is sent to it.
+    Congested = "congested",
     /// The track is muted.
     Muted = "muted",
     /// The room demands end-to-end encryption and the frame has no cryptor trailer.

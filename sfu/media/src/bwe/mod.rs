@@ -16,6 +16,7 @@
 //! Pure: no packets, no clock. Rates are bits per second (`bps`), sizes bytes on the wire.
 
 mod acked_rate;
+pub mod allocator;
 mod estimator;
 mod loss;
 mod packet_groups;

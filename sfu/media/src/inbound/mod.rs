@@ -26,6 +26,7 @@
 
 mod frame_gate;
 mod key_frame_requests;
+mod layer_rates;
 mod nack_register;
 mod reports;
 mod store;
@@ -42,6 +43,7 @@ use crate::rtp::{AudioLevelExt, DdInfo, PayloadInfo};
 
 pub use frame_gate::FrameGate;
 pub use key_frame_requests::KeyFrameRequests;
+pub use layer_rates::LayerRates;
 pub use nack_register::NackRegister;
 pub use reports::{ReceptionStats, SenderReport};
 pub use store::PacketStore;

@@ -29,6 +29,8 @@ pub struct NackRegister {
     missing: Vec<Missing>,
     due: Vec<SeqNo>,
     given_up: u64,
+    /// From the only request for a packet to its retransmission.
+    round_trip: Option<Duration>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +39,8 @@ struct Missing {
     since: Instant,
     next: Instant,
     tries: u8,
+    /// When it was asked for last.
+    asked: Option<Instant>,
 }
 
 impl Default for NackRegister {
@@ -46,6 +50,7 @@ impl Default for NackRegister {
             missing: Vec::with_capacity(MAX_MISSING),
             due: Vec::with_capacity(MAX_MISSING),
             given_up: 0,
+            round_trip: None,
         }
     }
 }
@@ -82,6 +87,7 @@ impl NackRegister {
             since: now,
             next: now + REORDER_TIME,
             tries: 0,
+            asked: None,
         }));
         for m in &mut self.missing {
             if m.tries == 0 && m.index + REORDER_PACKETS <= index {
@@ -89,6 +95,21 @@ impl NackRegister {
             }
         }
         self.highest = Some(index);
+    }
+
+    /// A retransmission arrived; [`Self::on_packet`] is to be told as well. Of a packet that was asked for once it tells the
+    /// round trip; of others it is not known which request it answers.
+    pub fn on_retransmission(&mut self, index: ExtSeq, now: Instant) {
+        if let Ok(at) = self.missing.binary_search_by_key(&index.0, |m| m.index)
+            && let Missing { tries: 1, asked: Some(asked), .. } = self.missing[at]
+        {
+            self.round_trip = Some(now.saturating_duration_since(asked));
+        }
+    }
+
+    /// The round trip that the last retransmission told, once.
+    pub fn take_round_trip(&mut self) -> Option<Duration> {
+        self.round_trip.take()
     }
 
     /// The packets to ask for now, given the publisher's round-trip time if known. Each is due again one round trip
@@ -109,6 +130,7 @@ impl NackRegister {
                 return false;
             }
             m.tries += 1;
+            m.asked = Some(now);
             m.next = now + interval;
             due.push(ExtSeq(m.index).seq());
             true
@@ -162,6 +184,22 @@ mod tests {
         nacks.on_packet(ExtSeq(65_537), t + ms(81));
         assert_eq!(nacks.deadline(), None);
         assert_eq!(nacks.given_up(), 0);
+    }
+
+    #[test]
+    fn a_retransmission_tells_the_round_trip_if_only_one_request_can_be_meant() {
+        let t = crate::sim::clock::epoch();
+        let mut nacks = NackRegister::new();
+        nacks.on_packet(ExtSeq(1), t);
+        nacks.on_packet(ExtSeq(4), t);
+        assert_eq!(nacks.poll_nacks(t + ms(10), None).len(), 2);
+        nacks.on_retransmission(ExtSeq(2), t + ms(75));
+        nacks.on_packet(ExtSeq(2), t + ms(75));
+        assert_eq!([nacks.take_round_trip(), nacks.take_round_trip()], [Some(ms(65)), None]);
+        assert_eq!(nacks.poll_nacks(t + ms(200), None), [SeqNo(3)]);
+        nacks.on_retransmission(ExtSeq(3), t + ms(220));
+        nacks.on_retransmission(ExtSeq(2), t + ms(220));
+        assert_eq!(nacks.take_round_trip(), None, "the first answer may have been late");
     }
 
     #[test]

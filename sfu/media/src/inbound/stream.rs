@@ -152,6 +152,7 @@ impl InboundStream {
             return Err(DropReason::TooOld);
         }
         self.count(payload, now);
+        self.nacks.on_retransmission(index, now);
         self.note_index(index, now);
         self.take(codec, index, header, payload, ext, now, released)?;
         self.stats.recovered += 1;
@@ -199,6 +200,11 @@ impl InboundStream {
         let due = self.nacks.poll_nacks(now, rtt);
         self.stats.nacks += due.len() as u64;
         due
+    }
+
+    /// The publisher's round trip as the last retransmission told it, once.
+    pub fn take_round_trip(&mut self) -> Option<Duration> {
+        self.nacks.take_round_trip()
     }
 
     /// Someone needs a key frame of this stream.

@@ -1,5 +1,7 @@
 //! One track as sent to one subscriber.
 
+mod padding;
+
 use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
@@ -254,7 +256,6 @@ impl Forwarder {
         tx: &mut TxQueue,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let ssrc = self.section.rtx_ssrc.ok_or(DropReason::RtxUseless)?;
         let highest = self.history.highest().ok_or(DropReason::RtxUseless)?;
         let out = ExtSeq::nearest(highest, lost);
         if self.history.is_too_old(out) {
@@ -265,15 +266,38 @@ impl Forwarder {
         if now.saturating_duration_since(sent.at) > MAX_AGE {
             return Err(DropReason::TooOld);
         }
-        let pt = sent.rtx_pt.ok_or(DropReason::RtxUseless)?;
-        if sent.resends >= MAX_RESENDS || too_soon(sent.resent, rtt, now) {
+        if sent.rtx_pt.is_none() || sent.resends >= MAX_RESENDS || too_soon(sent.resent, rtt, now) {
             return Err(DropReason::RtxUseless);
         }
+        if stores(sent.stream).and_then(|s| s.get(sent.index)).is_none() {
+            return Err(DropReason::TooOld);
+        }
+        sent.resent = Some(now);
+        sent.resends += 1;
+        let octets = self.resend(out, stores, seal, dst, twcc, tx, now)?;
+        self.stats.retransmitted += 1;
+        self.stats.retransmitted_octets += octets as u64;
+        Ok(())
+    }
+
+    /// Sends a packet of the history on the RTX SSRC; returns the length of its payload.
+    #[expect(clippy::too_many_arguments, reason = "the packet, the transport's parts, the time")]
+    fn resend<'a>(
+        &mut self,
+        out: ExtSeq,
+        stores: impl Fn(u8) -> Option<&'a PacketStore>,
+        seal: &mut SrtpSeal,
+        dst: Remote,
+        twcc: &mut TwccSeqCounter,
+        tx: &mut TxQueue,
+        now: Instant,
+    ) -> Result<usize, DropReason> {
+        let ssrc = self.section.rtx_ssrc.ok_or(DropReason::RtxUseless)?;
+        let sent = self.history.get(out).ok_or(DropReason::RtxUseless)?;
+        let pt = sent.rtx_pt.ok_or(DropReason::RtxUseless)?;
         let (meta, payload) =
             stores(sent.stream).and_then(|s| s.get(sent.index)).ok_or(DropReason::TooOld)?;
         let payload = if sent.red_primary { red::primary(payload)?.payload } else { payload };
-        sent.resent = Some(now);
-        sent.resends += 1;
         let ids = Ids {
             out,
             timestamp: sent.timestamp,
@@ -286,10 +310,7 @@ impl Forwarder {
         let header =
             RtpHeaderOut { marker: sent.marker, pt, seq: index.seq(), timestamp: ids.timestamp, ssrc };
         let packet = Outgoing { header, index, osn: Some(rtx::osn(out.seq())), ids, active, meta, payload };
-        let octets = self.send(&packet, seal, dst, twcc, tx, now)?;
-        self.stats.retransmitted += 1;
-        self.stats.retransmitted_octets += octets as u64;
-        Ok(())
+        self.send(&packet, seal, dst, twcc, tx, now)
     }
 
     /// A report block for [`Self::ssrc`] out of the subscriber's receiver report.

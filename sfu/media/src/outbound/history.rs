@@ -63,6 +63,10 @@ impl History {
         self.highest
     }
 
+    pub(super) fn get(&self, out: ExtSeq) -> Option<&Sent> {
+        self.ring[self.place(out)].as_ref().filter(|sent| sent.out == out)
+    }
+
     pub(super) fn get_mut(&mut self, out: ExtSeq) -> Option<&mut Sent> {
         let place = self.place(out);
         self.ring[place].as_mut().filter(|sent| sent.out == out)

@@ -28,6 +28,7 @@
 mod forwarder;
 mod history;
 mod layer_selector;
+mod pacer;
 mod range_map;
 mod reports;
 mod rewriter;
@@ -37,6 +38,7 @@ mod test_kit;
 mod twcc_seq;
 
 pub use forwarder::{Forwarder, OutboundStats};
+pub use pacer::Pacer;
 pub use reports::{NtpClock, ReceiverView};
 pub use twcc_seq::TwccSeqCounter;
 

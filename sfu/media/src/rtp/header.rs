@@ -90,6 +90,14 @@ impl RtpHeader {
     }
 }
 
+/// Says in a header that its payload ends in padding, whose last byte is its length
+/// ([RFC 3550 section 5.1](https://www.rfc-editor.org/rfc/rfc3550#section-5.1)).
+pub fn set_padding(packet: &mut [u8]) {
+    if let Some(first) = packet.first_mut() {
+        *first |= 0x20;
+    }
+}
+
 /// The payload without its padding, after decryption; `None` when the padding count is 0 or exceeds the payload.
 ///
 /// A payload of padding only gives an empty slice.

@@ -14,7 +14,7 @@ pub use codec::{
     MAX_REWRITTEN, MAX_TARGETS, PayloadInfo, attached_targets, inspect, rewrite_dd, rewrite_descriptor,
 };
 pub use ext::{AudioLevelExt, ExtensionIter, ExtensionValues, MAX_HEADER, RtpHeaderOut};
-pub use header::{RtpHeader, payload_without_padding};
+pub use header::{RtpHeader, payload_without_padding, set_padding};
 
 #[cfg(test)]
 mod tests;
