@@ -28,6 +28,18 @@ pub fn describe() {
         "Packets asked for by NACK: by subscribers (in), of publishers (out)."
     );
     describe_counter!("curtain_pli_total", "Key-frame requests: of subscribers (in), to publishers (out).");
+    describe_counter!("curtain_probes_total", "Bandwidth probes begun, by shard.");
+    describe_counter!("curtain_padding_packets_total", "Packets of padding sent for probes, by shard.");
+    describe_counter!("curtain_padding_bytes_total", "Bytes of these datagrams, by shard.");
+    describe_counter!("curtain_paced_packets_total", "Packets that waited for their turn, by shard.");
+    describe_counter!(
+        "curtain_paced_microseconds_total",
+        "How long they waited in all, in microseconds, by shard."
+    );
+    describe_counter!("curtain_stream_pauses_total", "Subscriptions paused because nothing fit, by shard.");
+    describe_counter!("curtain_stream_resumes_total", "Subscriptions resumed after that, by shard.");
+    describe_gauge!("curtain_estimated_peers", "Peers whose path is estimated, by shard.");
+    describe_gauge!("curtain_estimated_bps", "Sum of these estimates in bits per second, by shard.");
     describe_counter!("curtain_data_messages_total", "Data-channel messages, by shard and direction.");
     describe_counter!("curtain_handshakes_total", "DTLS handshakes completed, by shard.");
     describe_counter!("curtain_drops_total", "Packets that went no further, by shard and reason.");
@@ -157,6 +169,19 @@ pub(crate) fn shard(index: usize, stats: &ShardStats, cpu: Duration, send_overfl
     both("curtain_nack_packets_total", stats.nack_in, stats.nack_out);
     both("curtain_pli_total", stats.pli_in, stats.pli_out);
     both("curtain_data_messages_total", stats.data_in, stats.data_out);
+    for (name, value) in [
+        ("curtain_probes_total", stats.probes),
+        ("curtain_padding_packets_total", stats.padding_packets),
+        ("curtain_padding_bytes_total", stats.padding_bytes),
+        ("curtain_paced_packets_total", stats.paced_packets),
+        ("curtain_paced_microseconds_total", stats.paced_micros),
+        ("curtain_stream_pauses_total", stats.pauses),
+        ("curtain_stream_resumes_total", stats.resumes),
+    ] {
+        counter!(name, "shard" => shard.clone()).absolute(value);
+    }
+    gauge!("curtain_estimated_peers", "shard" => shard.clone()).set(stats.estimated_peers as f64);
+    gauge!("curtain_estimated_bps", "shard" => shard.clone()).set(stats.estimate_bps as f64);
     counter!("curtain_handshakes_total", "shard" => shard.clone()).absolute(stats.handshakes);
     counter!("curtain_send_overflow_total", "shard" => shard.clone()).absolute(send_overflow);
     // The recorder has whole-number counters only.

@@ -2,7 +2,8 @@
 
 use crate::drop_reason::DropReason;
 
-/// Counters since the shard started. All are monotonic.
+/// Counters since the shard started. All are monotonic but [`ShardStats::estimated_peers`] and
+/// [`ShardStats::estimate_bps`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardStats {
     /// Datagrams received, of any protocol.
@@ -29,6 +30,24 @@ pub struct ShardStats {
     pub pli_in: u64,
     /// Key-frame requests to publishers.
     pub pli_out: u64,
+    /// Bandwidth probes begun.
+    pub probes: u64,
+    /// Packets of padding sent for them, repeated ones included.
+    pub padding_packets: u64,
+    /// Bytes of these datagrams.
+    pub padding_bytes: u64,
+    /// Packets that waited in a pacer.
+    pub paced_packets: u64,
+    /// How long they waited in all, in microseconds.
+    pub paced_micros: u64,
+    /// Subscriptions paused because nothing of them fit.
+    pub pauses: u64,
+    /// .. and resumed. What is paused now is the difference, but for subscriptions that ended meanwhile.
+    pub resumes: u64,
+    /// Peers with a bandwidth estimate, at the last report.
+    pub estimated_peers: u64,
+    /// The sum of these estimates in bits per second.
+    pub estimate_bps: u64,
     /// DTLS handshakes completed.
     pub handshakes: u64,
     /// Data-channel messages received.
@@ -54,6 +73,15 @@ impl Default for ShardStats {
             nack_out: 0,
             pli_in: 0,
             pli_out: 0,
+            probes: 0,
+            padding_packets: 0,
+            padding_bytes: 0,
+            paced_packets: 0,
+            paced_micros: 0,
+            pauses: 0,
+            resumes: 0,
+            estimated_peers: 0,
+            estimate_bps: 0,
             handshakes: 0,
             data_in: 0,
             data_out: 0,

@@ -11,7 +11,9 @@ use super::peers::{Peer, PeerKey};
 use super::subscriptions::{SubKey, Subscription};
 use super::timers::Timer;
 use super::tracks::{Track, TrackKey};
-use crate::command::{ReceiveSection, SendSection, ShardCommand, SubscriptionTarget, TrackPolicy};
+use crate::command::{
+    Extension, MediaKind, ReceiveSection, SendSection, ShardCommand, SubscriptionTarget, TrackPolicy,
+};
 use crate::ids::{Mid, PeerId, SubId, TrackId};
 use crate::outbound::Forwarder;
 use crate::transport::{Transport, TransportConfig};
@@ -77,10 +79,14 @@ impl Shard {
             }
             ShardCommand::SetTarget { sub, target } => {
                 let Some(key) = self.subs.key(sub) else { return };
-                if let Some(sub) = self.subs.get_mut(key) {
-                    sub.forwarder.set_target(target);
+                let Some(sub) = self.subs.get_mut(key) else { return };
+                sub.wanted = target;
+                let peer = sub.peer;
+                // Audio is sent whatever the path carries, and what is wanted no more ends at once.
+                if sub.forwarder.section().kind == MediaKind::Audio || !target.enabled {
+                    sub.aim(target);
                 }
-                self.serve_subscription(key, tx, now);
+                self.allocate(peer, tx, now);
             }
             ShardCommand::Unsubscribe { sub } => {
                 if let Some(key) = self.subs.key(sub) {
@@ -136,6 +142,13 @@ impl Shard {
 
     fn set_policy(&mut self, track: TrackId, policy: TrackPolicy, tx: &mut TxQueue, now: Instant) {
         let Some(key) = self.tracks.key(track) else { return };
+        let subs = self.tracks.get(key).map_or(0, |track| track.subs.len());
+        for at in 0..subs {
+            let sub = self.tracks.get(key).and_then(|track| track.subs.get(at)).copied();
+            if let Some(sub) = sub {
+                self.flush_subscription(sub, tx, now);
+            }
+        }
         if !self.tracks.set_policy(key, policy) {
             return;
         }
@@ -173,8 +186,11 @@ impl Shard {
             tracing::error!(%id, %ssrc, "an outgoing SSRC came twice on one transport; the subscription is refused");
             return;
         }
+        if section.extensions.id(Extension::TransportCc).is_some() {
+            peer.sending.expect_feedback(now);
+        }
+        let bound = section.kind == MediaKind::Video && peer.sending.budget(now).is_some();
         let mut forwarder = Forwarder::new(section, self.rng.random(), now);
-        forwarder.set_target(target);
         if let Some(track) = self.tracks.get(track_key) {
             for stream in track.streams.iter().flatten().filter_map(|key| self.tracks.streams.get(*key)) {
                 if let Some(report) = stream.inbound.last_sender_report() {
@@ -182,14 +198,16 @@ impl Shard {
                 }
             }
         }
-        let key = self.subs.insert(Subscription { id, track: track_key, peer: peer_key, forwarder });
+        let mut sub = Subscription::new(id, track_key, peer_key, forwarder, target);
+        Self::first_target(&mut sub, bound);
+        let key = self.subs.insert(sub);
         peer.subs.push(key);
         peer.egress.insert(ssrc, key);
         if let Some(track) = self.tracks.get_mut(track_key) {
             track.subs.push(key);
         }
         if self.peers.get(peer_key).is_some_and(|peer| peer.transport.is_connected()) {
-            self.serve_subscription(key, tx, now);
+            self.allocate(peer_key, tx, now);
         }
     }
 
@@ -222,6 +240,7 @@ impl Shard {
     pub(super) fn remove_peer(&mut self, key: PeerKey) {
         let Some(mut peer) = self.peers.remove(key) else { return };
         self.timers.disarm(Timer::Peer(key));
+        self.timers.disarm(Timer::Pace(key));
         for (_, track) in std::mem::take(&mut peer.published) {
             self.remove_track(track);
         }

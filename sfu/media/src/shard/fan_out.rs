@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use super::Shard;
+use super::sending::{Kind, REPAIR, WIRE_OVERHEAD, Work};
 use super::subscriptions::SubKey;
 use super::timers::Timer;
 use super::tracks::{StreamKey, TrackKey};
+use crate::command::MediaKind;
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, SeqNo};
 use crate::rtcp::write;
@@ -28,7 +30,7 @@ impl Shard {
         if !self.hear(track_key, stream_key, released, now) {
             return;
         }
-        let Self { tracks, subs, peers, stats, .. } = self;
+        let Self { tracks, subs, peers, stats, timers, .. } = self;
         let Some(track) = tracks.get_mut(track_key) else { return };
         if track.policy.require_encryption {
             // What is released was found encrypted: a spell of plaintext ends.
@@ -38,18 +40,38 @@ impl Shard {
         let Some(track) = tracks.get(track_key) else { return };
         let Some(stream) = tracks.streams.get(stream_key) else { return };
         let store = stream.inbound.store();
-        for sub in &track.subs {
-            let Some(sub) = subs.get_mut(*sub) else { continue };
+        let layer = stream.layer;
+        let kind = match stream.kind {
+            MediaKind::Audio => Kind::Audio,
+            MediaKind::Video => Kind::Video,
+        };
+        for sub_key in &track.subs {
+            let Some(sub) = subs.get_mut(*sub_key) else { continue };
             let Some(peer) = peers.get_mut(sub.peer) else { continue };
-            let Some((seal, dst)) = peer.transport.seal_and_addr() else { continue };
+            let mut waits = false;
             for index in released {
-                let Some((meta, payload)) = store.get(*index) else { continue };
-                match sub.forwarder.forward(meta, payload, seal, dst, &mut peer.twcc, tx, now) {
+                let Some(packet) = store.get(*index) else { continue };
+                if kind == Kind::Video && peer.sending.pacer.must_wait(now) {
+                    waits = true;
+                    let bytes = if sub.takes(layer) { packet.1.len() + WIRE_OVERHEAD } else { 0 };
+                    let work = Work::Packet { sub: *sub_key, stream: stream_key, layer, index: *index };
+                    if !peer.sending.pacer.push(work, bytes, now) {
+                        stats.drop(DropReason::Congested);
+                        sub.forwarder.require_key_frame();
+                    }
+                    continue;
+                }
+                let Some(mut way) = peer.way(tx) else { break };
+                match way.forward(&mut sub.forwarder, kind, packet, now) {
                     Ok(()) => stats.rtp_out += 1,
                     Err(reason) => stats.drop(reason),
                 }
             }
-            if let Some(layer) = sub.forwarder.wants_key_frame() {
+            if waits {
+                if let Some(at) = peer.sending.pacer.poll_timeout(now) {
+                    timers.arm(Timer::Pace(sub.peer), at.max(now + super::connect::MIN_REST));
+                }
+            } else if let Some(layer) = sub.forwarder.wants_key_frame() {
                 wanted |= 1 << (layer & 7);
             }
         }
@@ -59,10 +81,15 @@ impl Shard {
     }
 
     /// A packet of padding only: its subscribers must not see a gap.
-    pub(super) fn skip(&mut self, track_key: TrackKey, layer: u8, index: ExtSeq) {
+    pub(super) fn skip(&mut self, track_key: TrackKey, layer: u8, index: ExtSeq, now: Instant) {
         let Some(track) = self.tracks.get(track_key) else { return };
-        for sub in &track.subs {
-            if let Some(sub) = self.subs.get_mut(*sub) {
+        let Some(stream) = track.stream(layer) else { return };
+        for sub_key in &track.subs {
+            let Some(sub) = self.subs.get_mut(*sub_key) else { continue };
+            let Some(peer) = self.peers.get_mut(sub.peer) else { continue };
+            // What came before it may still wait.
+            let work = Work::Skip { sub: *sub_key, stream, index };
+            if !peer.sending.pacer.has_waiting() || !peer.sending.pacer.push(work, 0, now) {
                 sub.forwarder.skip(layer, index);
             }
         }
@@ -101,7 +128,8 @@ impl Shard {
         }
         let ssrc = stream.inbound.ssrc();
         self.rtcp.clear();
-        let lost = stream.inbound.poll_nacks(now, None);
+        let rtt = self.peers.get(peer_key).and_then(|peer| peer.rtt.get());
+        let lost = stream.inbound.poll_nacks(now, rtt);
         if !lost.is_empty() {
             self.stats.nack_out += lost.len() as u64;
             write::nack(&mut self.rtcp, OWN_SSRC, ssrc, lost);
@@ -139,22 +167,35 @@ impl Shard {
         tx: &mut TxQueue,
         now: Instant,
     ) {
-        let Self { tracks, subs, peers, stats, .. } = self;
+        let Self { tracks, subs, peers, stats, timers, .. } = self;
         let Some(sub) = subs.get_mut(key) else { return };
         let Some(track) = tracks.get(sub.track) else { return };
         let Some(peer) = peers.get_mut(sub.peer) else { return };
-        let Some((seal, dst)) = peer.transport.seal_and_addr() else { return };
         for lost in lost.take(MAX_NACKED) {
             stats.nack_in += 1;
             if track.policy.muted {
                 stats.drop(DropReason::Muted);
                 continue;
             }
+            if peer.sending.repairs_enough(now) {
+                stats.drop(DropReason::Congested);
+                continue;
+            }
+            if peer.sending.pacer.must_wait_urgent(now) {
+                if !peer.sending.pacer.push_urgent(Work::Resend { sub: key, lost }, REPAIR, now) {
+                    stats.drop(DropReason::Congested);
+                }
+                continue;
+            }
+            let Some(mut way) = peer.way(tx) else { return };
             let store = |layer| Some(tracks.streams.get(track.stream(layer)?)?.inbound.store());
-            match sub.forwarder.retransmit(lost, store, seal, dst, &mut peer.twcc, tx, now) {
+            match way.resend(&mut sub.forwarder, lost, store, now) {
                 Ok(()) => stats.rtx_out += 1,
                 Err(reason) => stats.drop(reason),
             }
+        }
+        if let Some(at) = peer.sending.pacer.poll_timeout(now) {
+            timers.arm(Timer::Pace(sub.peer), at.max(now + super::connect::MIN_REST));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! RTCP from peers: reports, key-frame requests, retransmission requests.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Shard;
 use super::peers::PeerKey;
@@ -24,6 +24,7 @@ impl Shard {
         peer.transport.heard(from, now);
         let compound = datagram.get(..len).ok_or(DropReason::RtcpMalformed)?;
         // Compound and reduced-size (RFC 5506) alike; what follows a malformed packet cannot be found.
+        let mut estimate = false;
         for packet in rtcp::parse(compound) {
             match packet? {
                 Rtcp::SenderReport { ssrc, ntp, rtp, reports, .. } => {
@@ -43,13 +44,27 @@ impl Shard {
                         self.key_frame_wanted(key, media, tx, now);
                     }
                 }
-                // Bandwidth estimation is not there yet; who leaves says so by signalling, DTLS or silence.
-                Rtcp::TransportCc(_)
-                | Rtcp::Remb { .. }
-                | Rtcp::Sdes { .. }
-                | Rtcp::Bye { .. }
-                | Rtcp::Unknown { .. } => {}
+                Rtcp::TransportCc(feedback) => {
+                    if let Some(peer) = self.peers.get_mut(key) {
+                        peer.sending.handle_feedback(&feedback, now);
+                        if let Some(rtt) = peer.sending.rtt() {
+                            peer.rtt.record(rtt, now);
+                        }
+                    }
+                    estimate = true;
+                }
+                Rtcp::Remb { bitrate, .. } => {
+                    if let Some(peer) = self.peers.get_mut(key) {
+                        peer.sending.handle_remb(bitrate, now);
+                    }
+                    estimate = true;
+                }
+                // Who leaves says so by signalling, DTLS or silence.
+                Rtcp::Sdes { .. } | Rtcp::Bye { .. } | Rtcp::Unknown { .. } => {}
             }
+        }
+        if estimate {
+            self.estimate_changed(key, tx, now);
         }
         Ok(())
     }
@@ -73,11 +88,21 @@ impl Shard {
     }
 
     fn report_blocks(&mut self, key: PeerKey, blocks: impl Iterator<Item = ReportBlock>, now: Instant) {
-        let Some(peer) = self.peers.get(key) else { return };
+        let Some(peer) = self.peers.get_mut(key) else { return };
+        let mut worst: Option<(u8, Option<Duration>)> = None;
         for block in blocks {
             if let Some(sub) = peer.egress.get(&block.ssrc).and_then(|sub| self.subs.get_mut(*sub)) {
                 sub.forwarder.handle_report_block(&block, now);
+                let view = sub.forwarder.receiver_view();
+                if let Some(rtt) = view.rtt {
+                    peer.rtt.record(rtt, now);
+                }
+                let (lost, rtt) = worst.unwrap_or_default();
+                worst = Some((lost.max(view.fraction_lost), rtt.or(view.rtt)));
             }
+        }
+        if let Some((lost, rtt)) = worst {
+            peer.sending.handle_report(lost, rtt, now);
         }
     }
 

@@ -5,12 +5,13 @@ use std::time::Instant;
 use super::Shard;
 use super::peers::PeerKey;
 use super::router::{Route, Routed};
+use super::sending::WIRE_OVERHEAD;
 use super::timers::Timer;
 use super::tracks::{Stream, StreamKey, TrackKey};
-use crate::command::ShardEvent;
+use crate::command::{MediaKind, ShardEvent};
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, Remote, Ssrc};
-use crate::inbound::{InboundConfig, InboundStream};
+use crate::inbound::{InboundConfig, InboundStream, LayerRates};
 use crate::rtp::{ExtensionValues, RtpHeader};
 use crate::tx::TxQueue;
 
@@ -57,11 +58,16 @@ impl Shard {
             false => inbound.accept(&header, opened.index, payload, &extensions, now, &mut released),
             true => inbound.accept_rtx(&header, payload, &extensions, now, &mut released),
         };
+        if let Some(rtt) = inbound.take_round_trip()
+            && let Some(peer) = self.peers.get_mut(key)
+        {
+            peer.rtt.record(rtt, now);
+        }
         match (route.rtx, result) {
             (false, Ok(())) => self.stats.rtp_in += 1,
             (true, Ok(())) => self.stats.rtx_in += 1,
             // Padding carries nothing, but its number was used.
-            (false, Err(DropReason::Padding)) => self.skip(track_key, route.layer, opened.index),
+            (false, Err(DropReason::Padding)) => self.skip(track_key, route.layer, opened.index, now),
             (_, Err(DropReason::NotEncrypted)) => self.note_plaintext(track_key),
             _ => {}
         }
@@ -99,6 +105,7 @@ impl Shard {
             kind: negotiated.kind,
             layer: route.layer,
             inbound: InboundStream::new(config, now),
+            rates: LayerRates::default(),
             announced: false,
         };
         let key = self.tracks.set_stream(stream).ok_or(DropReason::PeerLimit)?;
@@ -137,10 +144,29 @@ impl Shard {
         if plaintext {
             self.note_plaintext(track_key);
         }
+        let came_alive = self.measure_layers(key, released, now);
         if !released.is_empty() {
             self.fan_out(track_key, key, released, tx, now);
         }
+        if came_alive {
+            self.reallocate_track(track_key, tx, now);
+        }
         self.serve_stream(key, tx, now);
+    }
+
+    /// Counts what a stream's layers take. Returns whether there were none of late.
+    fn measure_layers(&mut self, key: StreamKey, released: &[ExtSeq], now: Instant) -> bool {
+        let Some(stream) = self.tracks.streams.get_mut(key) else { return false };
+        if stream.kind == MediaKind::Audio || released.is_empty() {
+            return false;
+        }
+        let silent = stream.rates.highest(now).is_none();
+        for index in released {
+            let Some((meta, payload)) = stream.inbound.store().get(*index) else { continue };
+            let inner = meta.spatial.saturating_sub(meta.stream);
+            stream.rates.record(inner, meta.info.temporal, payload.len() + WIRE_OVERHEAD, now);
+        }
+        silent
     }
 
     /// A frame came without the trailer. Room logic hears of it once until an encrypted one comes.

@@ -5,17 +5,21 @@
 //! [`TxQueue`], drains [`Shard::poll_event`], and asks [`Shard::poll_timeout`] when to come back. Instants must not run
 //! backwards. The same inputs with the same seed give the same outputs, but for what the cryptographic libraries draw.
 
+mod allocation;
 mod commands;
 mod connect;
 mod fan_out;
 mod feedback;
 mod ingress;
 mod loudest;
+mod pacing;
 mod peer_index;
 mod peers;
 mod replay;
 mod reports;
+mod round_trip;
 mod router;
+mod sending;
 mod slots;
 mod speaker;
 mod subscriptions;
@@ -29,6 +33,7 @@ use std::time::{Duration, Instant};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use crate::bwe::allocator::Claim;
 use crate::command::{ShardCommand, ShardEvent};
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, Remote};
@@ -40,7 +45,7 @@ use crate::transport::{DtlsCertificate, TransportTimeouts};
 use crate::tx::TxQueue;
 use loudest::Loudest;
 use peers::Peers;
-use subscriptions::Subscriptions;
+use subscriptions::{SubKey, Subscriptions};
 use timers::{Timer, Timers};
 use tracks::Tracks;
 
@@ -80,6 +85,8 @@ pub struct Shard {
     released: Vec<ExtSeq>,
     rtcp: Vec<u8>,
     blocks: Vec<ReportBlock>,
+    claims: Vec<Claim>,
+    claimants: Vec<SubKey>,
 }
 
 impl Shard {
@@ -103,6 +110,8 @@ impl Shard {
             released: Vec::new(),
             rtcp: Vec::new(),
             blocks: Vec::new(),
+            claims: Vec::new(),
+            claimants: Vec::new(),
         };
         shard.arm_periodic(now);
         shard
@@ -150,6 +159,7 @@ impl Shard {
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
                 Timer::Peer(key) => self.peer_timeout(key, tx, now),
+                Timer::Pace(key) => self.pace(key, tx, now),
                 Timer::Levels => self.report_levels(now),
                 Timer::Quality => self.report_quality(now),
                 Timer::Stats => self.report_stats(now),

@@ -6,7 +6,9 @@ use std::time::Instant;
 use arrayvec::ArrayVec;
 
 use super::peer_index::PeerIndex;
+use super::round_trip::RttFilter;
 use super::router::Router;
+use super::sending::{Sending, Way};
 use super::slots::{Key, Slots};
 use super::subscriptions::SubKey;
 use super::tracks::TrackKey;
@@ -14,6 +16,7 @@ use crate::ids::{Mid, PeerId, Remote, Ssrc};
 use crate::inbound::TwccRecorder;
 use crate::outbound::TwccSeqCounter;
 use crate::transport::Transport;
+use crate::tx::TxQueue;
 
 /// Names a [`Peer`] in its shard.
 pub(crate) type PeerKey = Key<Peer>;
@@ -44,6 +47,10 @@ pub(crate) struct Peer {
     pub(crate) arrivals: TwccRecorder,
     /// Numbers of the packets sent to it.
     pub(crate) twcc: TwccSeqCounter,
+    /// What its path carries, and what waits for it.
+    pub(crate) sending: Sending,
+    /// Round trip of the path, the least of late.
+    pub(crate) rtt: RttFilter,
     /// An SSRC that it sends on, which transport-wide feedback must name though it is about all.
     pub(crate) some_ssrc: Ssrc,
     /// Something authentic came from it since the last report to room logic.
@@ -67,6 +74,8 @@ impl Peer {
             used_ssrcs: BTreeSet::new(),
             arrivals: TwccRecorder::new(now),
             twcc: TwccSeqCounter::new(now),
+            sending: Sending::default(),
+            rtt: RttFilter::default(),
             some_ssrc: Ssrc(0),
             heard: false,
             next_report: None,
@@ -76,6 +85,12 @@ impl Peer {
     /// The track of a section.
     pub(crate) fn track_on(&self, mid: Mid) -> Option<TrackKey> {
         self.published.iter().find(|(have, _)| *have == mid).map(|(_, track)| *track)
+    }
+
+    /// The way of packets to it; `None` before there are keys and a path.
+    pub(super) fn way<'a>(&'a mut self, tx: &'a mut TxQueue) -> Option<Way<'a>> {
+        let (seal, dst) = self.transport.seal_and_addr()?;
+        Some(Way { seal, dst, twcc: &mut self.twcc, sending: &mut self.sending, tx })
     }
 
     /// Reserves the SSRCs of a new subscription for good. False when one of them was used before.

@@ -3,7 +3,10 @@
 use std::time::Instant;
 
 use super::Shard;
+use super::sending::{Kind, WIRE_OVERHEAD, Work};
 use super::subscriptions::SubKey;
+use super::timers::Timer;
+use crate::drop_reason::DropReason;
 use crate::ids::ExtSeq;
 use crate::outbound::MAX_STREAMS;
 use crate::tx::TxQueue;
@@ -13,24 +16,41 @@ impl Shard {
     /// else of the best one below, if that is so young that nobody should be asked for another. It follows the track from
     /// there: what is released from now on comes next.
     pub(super) fn replay(&mut self, key: SubKey, layer: u8, tx: &mut TxQueue, now: Instant) {
-        let Self { tracks, subs, peers, stats, .. } = self;
+        let Self { tracks, subs, peers, stats, timers, .. } = self;
         let Some(sub) = subs.get_mut(key).filter(|sub| sub.forwarder.current_stream().is_none()) else {
             return;
         };
         let Some(track) = tracks.get(sub.track).filter(|track| !track.policy.muted) else { return };
         let Some(peer) = peers.get_mut(sub.peer) else { return };
-        let Some((seal, dst)) = peer.transport.seal_and_addr() else { return };
+        if peer.sending.pacer.iter().any(|work| work.sub() == key) {
+            // It is on its way.
+            return;
+        }
         let wanted = (0..=layer.min(MAX_STREAMS as u8 - 1)).rev();
-        let found = wanted.filter_map(|layer| tracks.streams.get(track.stream(layer)?)).find_map(|stream| {
+        let found = wanted.filter_map(|layer| track.stream(layer)).find_map(|stream_key| {
+            let stream = tracks.streams.get(stream_key)?;
             let (first, last) = stream.inbound.since_key_frame(now)?;
-            Some((stream.inbound.store(), first, last))
+            Some((stream_key, stream, first, last))
         });
-        let Some((store, first, last)) = found else { return };
-        for (meta, payload) in (first.0..=last.0).filter_map(|index| store.get(ExtSeq(index))) {
-            match sub.forwarder.forward(meta, payload, seal, dst, &mut peer.twcc, tx, now) {
+        let Some((stream_key, stream, first, last)) = found else { return };
+        let store = stream.inbound.store();
+        for index in (first.0..=last.0).map(ExtSeq) {
+            let Some(packet) = store.get(index) else { continue };
+            if peer.sending.pacer.must_wait(now) {
+                let work = Work::Packet { sub: key, stream: stream_key, layer: stream.layer, index };
+                if !peer.sending.pacer.push(work, packet.1.len() + WIRE_OVERHEAD, now) {
+                    stats.drop(DropReason::Congested);
+                }
+                continue;
+            }
+            let Some(mut way) = peer.way(tx) else { return };
+            match way.forward(&mut sub.forwarder, Kind::Video, packet, now) {
                 Ok(()) => stats.rtp_out += 1,
                 Err(reason) => stats.drop(reason),
             }
+        }
+        if let Some(at) = peer.sending.pacer.poll_timeout(now) {
+            timers.arm(Timer::Pace(sub.peer), at.max(now + super::connect::MIN_REST));
         }
     }
 }

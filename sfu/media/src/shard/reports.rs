@@ -32,7 +32,8 @@ impl Shard {
     /// When a peer has something to do next.
     pub(super) fn peer_deadline(&self, peer: &Peer, now: Instant) -> Option<Instant> {
         let streams = peer.published.iter().filter_map(|(_, track)| self.tracks.deadline(*track, now)).min();
-        [peer.transport.poll_timeout(), peer.arrivals.poll_timeout(), peer.next_report, streams]
+        let sending = peer.sending.poll_timeout();
+        [peer.transport.poll_timeout(), peer.arrivals.poll_timeout(), peer.next_report, streams, sending]
             .into_iter()
             .flatten()
             .min()
@@ -57,6 +58,7 @@ impl Shard {
         }
         self.released = released;
 
+        self.sending_timeout(key, tx, now);
         let Some(peer) = self.peers.get_mut(key) else { return };
         if peer.arrivals.poll_timeout().is_some_and(|at| at <= now) {
             self.rtcp.clear();
@@ -123,6 +125,7 @@ impl Shard {
                 self.serve_subscription(sub, tx, now);
             }
         }
+        self.allocate(key, tx, now);
     }
 
     pub(super) fn report_levels(&mut self, now: Instant) {
@@ -171,6 +174,7 @@ impl Shard {
                 // All are of one path; the smallest has the least of the receiver's own delay in it.
                 quality.rtt = [quality.rtt, rtt].into_iter().flatten().min();
             }
+            quality.rtt = peer.rtt.get().or(quality.rtt);
             all.push(quality);
         }
         if !all.is_empty() {
@@ -180,11 +184,23 @@ impl Shard {
 
     pub(super) fn report_stats(&mut self, now: Instant) {
         self.timers.arm(Timer::Stats, now + STATS_EVERY);
+        (self.stats.estimated_peers, self.stats.estimate_bps) = (0, 0);
+        for (_, peer) in self.peers.iter_mut() {
+            if let Some(bps) = peer.sending.estimate() {
+                self.stats.estimated_peers += 1;
+                self.stats.estimate_bps += bps;
+            }
+        }
         self.events.push_back(ShardEvent::Stats(Box::new(self.stats.clone())));
     }
 
     /// Arms a peer's timer by what it has to do next.
     pub(super) fn arm_peer(&mut self, key: PeerKey, now: Instant) {
+        if let Some(peer) = self.peers.get_mut(key)
+            && let Some((_, path)) = peer.transport.seal_and_addr()
+        {
+            peer.sending.follow(path, now);
+        }
         if let Some(at) = self.peers.get(key).and_then(|peer| self.peer_deadline(peer, now)) {
             self.timers.arm(Timer::Peer(key), at.max(now + connect::MIN_REST));
         }

@@ -1,10 +1,13 @@
 //! Subscriptions: which track goes to which peer, and how.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use super::peers::PeerKey;
 use super::slots::{Key, Slots};
 use super::tracks::TrackKey;
+use crate::bwe::allocator::Layer;
+use crate::command::SubscriptionTarget;
 use crate::ids::SubId;
 use crate::outbound::Forwarder;
 
@@ -20,6 +23,54 @@ pub(crate) struct Subscription {
     /// Who gets it.
     pub(crate) peer: PeerKey,
     pub(crate) forwarder: Forwarder,
+    /// What its page wants.
+    pub(crate) wanted: SubscriptionTarget,
+    /// What it was given of the peer's budget; `None` while paused.
+    pub(crate) current: Option<Layer>,
+    /// Since when not even its lowest layer fits.
+    pub(crate) unfit_since: Option<Instant>,
+    /// Room logic knows that it is paused.
+    pub(crate) paused: bool,
+    /// What the forwarder follows: the page's wish within what was given.
+    aim: SubscriptionTarget,
+}
+
+impl Subscription {
+    /// One that gets all it wants, until the shard knows better.
+    pub(crate) fn new(
+        id: SubId,
+        track: TrackKey,
+        peer: PeerKey,
+        mut forwarder: Forwarder,
+        wanted: SubscriptionTarget,
+    ) -> Self {
+        forwarder.set_target(wanted);
+        Self {
+            id,
+            track,
+            peer,
+            forwarder,
+            wanted,
+            current: None,
+            unfit_since: None,
+            paused: false,
+            aim: wanted,
+        }
+    }
+
+    /// Makes the forwarder follow a target.
+    pub(crate) fn aim(&mut self, target: SubscriptionTarget) {
+        if self.aim != target {
+            self.aim = target;
+            self.forwarder.set_target(target);
+        }
+    }
+
+    /// Whether packets of a stream are, or are about to be, forwarded: not all that is offered to it takes bandwidth.
+    pub(crate) fn takes(&self, stream: u8) -> bool {
+        self.aim.enabled
+            && (self.forwarder.current_stream() == Some(stream) || stream == self.aim.max_spatial)
+    }
 }
 
 /// All subscriptions.

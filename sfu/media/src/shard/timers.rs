@@ -11,6 +11,8 @@ use super::peers::PeerKey;
 pub(crate) enum Timer {
     /// Whatever a peer has to do next: transport, feedback, reports, retransmission requests.
     Peer(PeerKey),
+    /// What waits in a peer's pacer.
+    Pace(PeerKey),
     /// Audio levels.
     Levels,
     /// Connection quality.
@@ -25,7 +27,8 @@ impl Timer {
             Timer::Levels => 0,
             Timer::Quality => 1,
             Timer::Stats => 2,
-            Timer::Peer(key) => 3 + key.index(),
+            Timer::Peer(key) => 3 + 2 * key.index(),
+            Timer::Pace(key) => 4 + 2 * key.index(),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::speaker::LevelMeter;
 use super::subscriptions::SubKey;
 use crate::command::{MediaKind, TrackPolicy};
 use crate::ids::{Mid, SpeakerGroup, TrackId};
-use crate::inbound::InboundStream;
+use crate::inbound::{InboundStream, LayerRates};
 use crate::outbound::MAX_STREAMS;
 
 /// Names a [`Track`] in its shard.
@@ -80,6 +80,8 @@ pub(crate) struct Stream {
     /// Its simulcast layer, 0 without simulcast.
     pub(crate) layer: u8,
     pub(crate) inbound: InboundStream,
+    /// What its layers take, as sent on to a subscriber.
+    pub(crate) rates: LayerRates,
     /// Room logic knows that it is live.
     pub(crate) announced: bool,
 }

@@ -1,0 +1,246 @@
+//! Which layer of each video track a peer gets of what its path carries.
+
+use std::time::{Duration, Instant};
+
+use super::Shard;
+use super::peers::PeerKey;
+use super::sending::Work;
+use super::subscriptions::{SubKey, Subscription};
+use super::tracks::{TrackKey, Tracks};
+use crate::bwe::allocator::{Claim, Layer, Steps, given_bps};
+use crate::command::{MediaKind, ShardEvent, SubscriptionTarget};
+use crate::tx::TxQueue;
+
+/// Time between looks at a peer's allocation where nothing else calls for one: rates and layers change by themselves.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// .. and while a change of layers is under way.
+const LOOK_SOON: Duration = Duration::from_millis(50);
+/// How long nothing must fit before a track is paused. A picture that comes and goes is worse than one that is late.
+const PAUSE_AFTER: Duration = Duration::from_millis(600);
+/// What a layer is taken for before it was measured, by its place among the track's: what browsers send.
+const EXPECTED_BPS: [u64; 4] = [150_000, 500_000, 1_500_000, 3_000_000];
+/// .. or so many times the layer below.
+const EXPECTED_GROWTH: u64 = 3;
+/// With more than this in a pacer's queue, a layer that is to go goes before there is another to show.
+const TOO_LONG: Duration = Duration::from_millis(200);
+
+impl Shard {
+    /// Shares a peer's budget among its video subscriptions and does what follows from that.
+    pub(super) fn allocate(&mut self, key: PeerKey, tx: &mut TxQueue, now: Instant) {
+        let mut claims = std::mem::take(&mut self.claims);
+        let mut claimants = std::mem::take(&mut self.claimants);
+        self.collect_claims(key, &mut claims, &mut claimants, now);
+        if let Some(peer) = self.peers.get_mut(key)
+            && let Some(budget) = peer.sending.budget(now)
+        {
+            let mut shared = peer.sending.allocator.share(budget.bps, budget.starting, &mut claims, now);
+            for (claim, sub) in claims.iter_mut().zip(&claimants) {
+                self.put_off_pause(*sub, claim, now);
+            }
+            shared.allocated = given_bps(&claims);
+            if let Some(peer) = self.peers.get_mut(key) {
+                peer.sending.set_shared(shared, now);
+                peer.sending.set_pace(now);
+            }
+            let full = self.is_leaving(&claims, &claimants);
+            for (claim, sub) in claims.iter().zip(&claimants) {
+                self.give(*sub, claim, full, now);
+            }
+        } else {
+            for sub in &claimants {
+                self.unbind(*sub);
+            }
+        }
+        self.claims = claims;
+        self.claimants = claimants;
+        let subs = self.peers.get(key).map_or(0, |peer| peer.subs.len());
+        for at in 0..subs {
+            let sub = self.peers.get(key).and_then(|peer| peer.subs.get(at)).copied();
+            if let Some(sub) = sub {
+                // What was asked for may have been lost on the way: as long as it is needed it is asked for.
+                self.serve_subscription(sub, tx, now);
+            }
+        }
+    }
+
+    /// What of a peer's video there is and is wanted.
+    fn collect_claims(
+        &mut self,
+        key: PeerKey,
+        claims: &mut Vec<Claim>,
+        claimants: &mut Vec<SubKey>,
+        now: Instant,
+    ) {
+        claims.clear();
+        claimants.clear();
+        let Self { peers, subs, tracks, .. } = self;
+        let Some(peer) = peers.get_mut(key) else { return };
+        let bound = peer.sending.budget(now).is_some();
+        let mut video = false;
+        for sub_key in &peer.subs {
+            let Some(sub) = subs.get_mut(*sub_key) else { continue };
+            if sub.forwarder.section().kind != MediaKind::Video {
+                continue;
+            }
+            video = true;
+            let muted = tracks.get(sub.track).is_none_or(|track| track.policy.muted);
+            if !sub.wanted.enabled {
+                sub.aim(sub.wanted);
+                continue;
+            }
+            let steps = if muted { Steps::default() } else { steps(tracks, sub.track, sub.wanted, now) };
+            if bound && steps.as_slice().is_empty() {
+                // Nothing to give of it now; what it had or was told stays.
+                continue;
+            }
+            claims.push(Claim { priority: sub.wanted.priority, steps, current: sub.current, given: None });
+            claimants.push(*sub_key);
+        }
+        peer.sending.next_look = video.then_some(now + LOOK_EVERY);
+    }
+
+    /// Keeps the lowest layer for a while when nothing fits any more: estimates dip.
+    fn put_off_pause(&mut self, key: SubKey, claim: &mut Claim, now: Instant) {
+        let Some(sub) = self.subs.get_mut(key) else { return };
+        if claim.given.is_some() {
+            sub.unfit_since = None;
+        } else if claim.current.is_some() {
+            let since = *sub.unfit_since.get_or_insert(now);
+            if now.saturating_duration_since(since) < PAUSE_AFTER {
+                claim.given = claim.steps.as_slice().first().map(|step| step.layer);
+            }
+        }
+    }
+
+    /// Whether streams are still sent that are to be left at the next key frame of a lower one.
+    fn is_leaving(&self, claims: &[Claim], claimants: &[SubKey]) -> bool {
+        claims.iter().zip(claimants).any(|(claim, sub)| {
+            let stream = self.subs.get(*sub).and_then(|sub| sub.forwarder.current_stream());
+            claim.given.zip(stream).is_some_and(|(given, stream)| stream > given.spatial)
+        })
+    }
+
+    /// Makes a subscription follow what it was given; while the path is still `full` of what others are leaving, not up
+    /// yet.
+    fn give(&mut self, key: SubKey, claim: &Claim, full: bool, now: Instant) {
+        let Self { subs, peers, events, tracks, stats, .. } = self;
+        let Some(sub) = subs.get_mut(key) else { return };
+        let lower = claim.given < sub.current;
+        sub.current = claim.given;
+        let stream = sub.forwarder.current_stream();
+        let rises = claim.given.is_some_and(|given| stream.is_none_or(|stream| stream < given.spatial));
+        if full && rises {
+            if let Some(peer) = peers.get_mut(sub.peer) {
+                peer.sending.next_look = Some(now + LOOK_SOON);
+            }
+        } else {
+            sub.aim(target(sub.wanted, claim));
+        }
+        let paused = claim.given.is_none();
+        if paused != std::mem::replace(&mut sub.paused, paused) {
+            match paused {
+                true => stats.pauses += 1,
+                false => stats.resumes += 1,
+            }
+            if let Some(track) = tracks.get(sub.track) {
+                events.push_back(ShardEvent::StreamPaused { track: track.id, sub: sub.id, paused });
+            }
+        }
+        let Some(given) = claim.given.filter(|_| lower) else { return };
+        let Some(peer) = peers.get_mut(sub.peer) else { return };
+        if sub.forwarder.current_stream().is_some_and(|stream| stream > given.spatial)
+            && peer.sending.pacer.drain_time() > TOO_LONG
+        {
+            // The path is full of what it cannot carry. A moment without a picture is better than all of it late.
+            peer.sending.pacer.retain(
+                |work| !matches!(work, Work::Packet { sub, layer, .. } if *sub == key && *layer > given.spatial),
+            );
+            sub.forwarder.require_key_frame();
+        }
+        peer.sending.set_pace(now);
+    }
+
+    /// Lets a subscription have all that its page wants: nothing tells what the path carries.
+    fn unbind(&mut self, key: SubKey) {
+        let Self { subs, events, tracks, stats, .. } = self;
+        let Some(sub) = subs.get_mut(key) else { return };
+        sub.aim(sub.wanted);
+        sub.current = Some(Layer { spatial: sub.wanted.max_spatial, temporal: sub.wanted.max_temporal });
+        if std::mem::take(&mut sub.paused) {
+            stats.resumes += 1;
+            if let Some(track) = tracks.get(sub.track) {
+                events.push_back(ShardEvent::StreamPaused { track: track.id, sub: sub.id, paused: false });
+            }
+        }
+    }
+
+    /// A subscription begins: what it gets until its path and its track are known better.
+    pub(super) fn first_target(sub: &mut Subscription, bound: bool) {
+        let SubscriptionTarget { max_spatial, max_temporal, .. } = sub.wanted;
+        let spatial = if bound { 0 } else { max_spatial };
+        sub.current = Some(Layer { spatial, temporal: max_temporal });
+        sub.aim(SubscriptionTarget { max_spatial: spatial, ..sub.wanted });
+    }
+
+    /// A track's layers or policy changed: its subscribers' shares do too.
+    pub(super) fn reallocate_track(&mut self, key: TrackKey, tx: &mut TxQueue, now: Instant) {
+        let subs = self.tracks.get(key).map_or(0, |track| track.subs.len());
+        for at in 0..subs {
+            let sub = self.tracks.get(key).and_then(|track| track.subs.get(at)).copied();
+            let peer = sub.and_then(|sub| self.subs.get(sub)).map(|sub| sub.peer);
+            if let Some(peer) = peer {
+                self.allocate(peer, tx, now);
+            }
+        }
+    }
+}
+
+/// The target by which a forwarder follows what was given.
+fn target(wanted: SubscriptionTarget, claim: &Claim) -> SubscriptionTarget {
+    let Some(given) = claim.given else { return SubscriptionTarget { enabled: false, ..wanted } };
+    let of_layer = |layer: &Layer| layer.spatial == given.spatial;
+    let top = claim.steps.as_slice().iter().map(|step| step.layer).rfind(of_layer);
+    // All temporal layers are given: also those that may come.
+    let whole = top.is_none_or(|top| given.temporal >= top.temporal);
+    SubscriptionTarget {
+        max_spatial: given.spatial.min(wanted.max_spatial),
+        max_temporal: if whole { wanted.max_temporal } else { given.temporal.min(wanted.max_temporal) },
+        ..wanted
+    }
+}
+
+/// What a page that wants this much can be given of a track's layers that are there now.
+fn steps(tracks: &mut Tracks, key: TrackKey, wanted: SubscriptionTarget, now: Instant) -> Steps {
+    let mut steps = Steps::default();
+    let Some(track) = tracks.get(key) else { return steps };
+    let streams = track.streams;
+    let simulcast = streams.iter().flatten().count() > 1;
+    for (layer, stream) in (0u8..).zip(streams) {
+        let Some(stream) = stream.and_then(|key| tracks.streams.get_mut(key)) else { continue };
+        let Some((inner, temporal)) = stream.rates.highest(now) else { continue };
+        let temporal = temporal.min(wanted.max_temporal);
+        let first = if simulcast { inner } else { 0 };
+        let inner = if simulcast { inner } else { inner.min(wanted.max_spatial) };
+        if layer > wanted.max_spatial && !steps.as_slice().is_empty() {
+            break;
+        }
+        for inner in first.min(inner)..=inner {
+            let spatial = if simulcast { layer } else { inner };
+            // Above the lowest picture, one at half its frame rate or less is no gain.
+            let lowest = if steps.as_slice().is_empty() { 0 } else { temporal.saturating_sub(1) };
+            for temporal in lowest..=temporal {
+                let Some(bps) = stream.rates.up_to(inner, temporal, now) else { continue };
+                steps.push(Layer { spatial, temporal }, bps.max(1));
+            }
+            if stream.rates.up_to(inner, temporal, now).is_none() {
+                let below = steps.as_slice().last().map(|step| step.bps * EXPECTED_GROWTH);
+                let expected = EXPECTED_BPS[usize::from(spatial).min(EXPECTED_BPS.len() - 1)];
+                steps.push(Layer { spatial, temporal }, below.unwrap_or(expected));
+            }
+        }
+        if layer >= wanted.max_spatial {
+            break;
+        }
+    }
+    steps
+}

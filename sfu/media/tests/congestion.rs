@@ -1,0 +1,230 @@
+//! What a subscriber gets follows what its path carries, and nobody else's does.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use common::{assert_continuous, millis, secs, sink};
+use sfu_media::command::{ShardCommand, ShardEvent, SubscriptionTarget, TrackPolicy};
+use sfu_media::sim::net::Link;
+use sfu_media::sim::world::{Publish, RELAY, Sub, Track, World};
+
+/// Some 115, 285 and 1,050 kbit/s on the wire.
+fn camera() -> Publish {
+    Publish { layers: &[400, 1100, 4000], ..Publish::video() }
+}
+
+fn narrow(bps: u64) -> Link {
+    Link { rate: Some(bps), ..Link::clean() }
+}
+
+fn important(priority: u32) -> SubscriptionTarget {
+    SubscriptionTarget { priority, ..SubscriptionTarget::default() }
+}
+
+/// A publisher, bot 0, and a subscriber for each link to it; all are connected and watched.
+fn world(seed: u64, links: &[Link]) -> World {
+    let mut world = World::new(seed);
+    world.connect(links.len() + 1);
+    for (i, link) in links.iter().enumerate() {
+        set_down(&mut world, i + 1, *link);
+        let addr = world.bots[i + 1].addr();
+        world.net.watch(RELAY, addr);
+    }
+    world
+}
+
+fn set_down(world: &mut World, bot: usize, down: Link) {
+    world.set_links(bot, Link::clean(), down);
+}
+
+/// Frames of each layer that a subscription got since an instant.
+fn layers_since(world: &World, sub: &Sub, since: Instant) -> [usize; 3] {
+    let mut counts = [0; 3];
+    for frame in sink(world, sub).frames.iter().filter(|frame| frame.at >= since) {
+        counts[usize::from(frame.id.layer)] += 1;
+    }
+    counts
+}
+
+/// The layer of the last frame.
+fn layer(world: &World, sub: &Sub) -> Option<u8> {
+    sink(world, sub).frames.last().map(|frame| frame.id.layer)
+}
+
+/// Longest time without a frame since an instant.
+fn longest_freeze(world: &World, sub: &Sub, since: Instant) -> Duration {
+    let frames = sink(world, sub).frames.iter().map(|frame| frame.at).filter(|at| *at >= since);
+    let times: Vec<_> = frames.chain([world.now()]).collect();
+    times.windows(2).map(|w| w[1] - w[0]).max().unwrap()
+}
+
+fn waited(world: &World, bot: usize, from: Instant) -> Duration {
+    world.net.trace(RELAY, world.bots[bot].addr()).waited(0.95, from, world.now())
+}
+
+fn sent_bps(world: &World, bot: usize, from: Instant) -> f64 {
+    world.net.trace(RELAY, world.bots[bot].addr()).bps(from, world.now())
+}
+
+/// The sum of the shard's estimates, second by second.
+fn estimates(world: &World) -> Vec<u64> {
+    let of = |event: &ShardEvent| match event {
+        ShardEvent::Stats(stats) => Some(stats.estimate_bps),
+        _ => None,
+    };
+    world.reports.iter().filter_map(|(_, event)| of(event)).collect()
+}
+
+fn pauses(world: &World, sub: &Sub) -> Vec<bool> {
+    let of = |event: &ShardEvent| match event {
+        ShardEvent::StreamPaused { sub: id, paused, .. } if *id == sub.id => Some(*paused),
+        _ => None,
+    };
+    world.events.iter().filter_map(|(_, event)| of(event)).collect()
+}
+
+#[test]
+fn a_good_link_gets_the_highest_layer_at_once() {
+    let mut world = world(1, &[Link::clean()]);
+    let track = world.publish(0, camera());
+    world.run(secs(1));
+    let start = world.now();
+    let sub = world.subscribe(&track, 1);
+    world.run(secs(3));
+    let first = sink(&world, &sub).frames.first().unwrap().at - start;
+    assert!(first < millis(300), "{first:?}");
+    let high = sink(&world, &sub).frames.iter().find(|frame| frame.id.layer == 2).unwrap().at - start;
+    assert!(high < millis(1500), "{high:?}");
+    assert_eq!(layers_since(&world, &sub, start + secs(2))[..2], [0, 0]);
+    assert_continuous(sink(&world, &sub));
+    assert!(world.stats().probes > 0 && world.stats().padding_bytes > 0);
+    assert!(pauses(&world, &sub).is_empty());
+}
+
+#[test]
+fn a_narrow_link_gets_the_layer_that_fits() {
+    let mut world = world(2, &[narrow(500_000)]);
+    let track = world.publish(0, camera());
+    world.run(secs(1));
+    let start = world.now();
+    let sub = world.subscribe(&track, 1);
+    world.run(secs(2));
+    assert_eq!(layer(&world, &sub), Some(1));
+    world.run(secs(8));
+    let counts = layers_since(&world, &sub, start + secs(2));
+    assert!(counts[2] == 0 && counts[1] > 200, "{counts:?}");
+    let (waited, freeze) = (waited(&world, 1, start), longest_freeze(&world, &sub, start + secs(2)));
+    assert!(waited < millis(100), "{waited:?}");
+    assert!(freeze < millis(400), "{freeze:?}");
+    assert!(pauses(&world, &sub).is_empty());
+}
+
+#[test]
+fn a_link_that_shrinks_and_grows_is_followed() {
+    let mut world = world(3, &[narrow(3_000_000)]);
+    let track = world.publish(0, camera());
+    let sub = world.subscribe(&track, 1);
+    world.run(secs(5));
+    assert_eq!(layer(&world, &sub), Some(2));
+    set_down(&mut world, 1, narrow(500_000));
+    let shrunk = world.now();
+    world.run(secs(2));
+    let settled = world.now();
+    world.run(secs(13));
+    assert_eq!(layer(&world, &sub), Some(1));
+    assert!(waited(&world, 1, settled) < millis(100), "{:?}", waited(&world, 1, settled));
+    let rate = sent_bps(&world, 1, settled);
+    assert!(rate < 450_000.0, "{rate}");
+    assert_eq!(layers_since(&world, &sub, shrunk + secs(4))[2], 0);
+    set_down(&mut world, 1, narrow(3_000_000));
+    world.run(secs(10));
+    assert_eq!(layer(&world, &sub), Some(2), "{:?}", estimates(&world));
+    assert!(pauses(&world, &sub).is_empty());
+}
+
+#[test]
+fn priority_decides_whose_layer_is_lowered() {
+    let mut world = world(4, &[narrow(1_800_000)]);
+    let tracks: Vec<Track> = (0..2).map(|_| world.publish(0, camera())).collect();
+    let subs = [
+        world.subscribe_with(&tracks[0], 1, important(1)),
+        world.subscribe_with(&tracks[1], 1, important(2)),
+    ];
+    world.run(secs(8));
+    assert_eq!([layer(&world, &subs[0]), layer(&world, &subs[1])], [Some(1), Some(2)]);
+    // The other one speaks now.
+    world.command(ShardCommand::SetTarget { sub: subs[0].id, target: important(3) });
+    world.run(secs(2));
+    assert_eq!([layer(&world, &subs[0]), layer(&world, &subs[1])], [Some(2), Some(1)]);
+    let since = world.now();
+    world.run(secs(6));
+    for sub in &subs {
+        let counts = layers_since(&world, sub, since);
+        assert_eq!(counts.iter().filter(|count| **count > 0).count(), 1, "no to and fro: {counts:?}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_at_all_is_paused_and_resumed() {
+    let mut world = world(5, &[narrow(250_000)]);
+    let whole = Publish { layers: &[1300], ..Publish::video() };
+    let camera = world.publish(0, whole);
+    let voice = world.publish(0, Publish::audio());
+    let muted = world.publish(0, whole);
+    world.command(ShardCommand::SetTrackPolicy {
+        track: muted.id,
+        policy: TrackPolicy { require_encryption: true, muted: true },
+    });
+    let (video, audio) = (world.subscribe(&camera, 1), world.subscribe(&voice, 1));
+    let silent = world.subscribe(&muted, 1);
+    world.run(secs(10));
+    assert_eq!(pauses(&world, &video), [true]);
+    let since = world.now();
+    world.run(secs(5));
+    let heard = sink(&world, &audio).frames.iter().filter(|frame| frame.at >= since).count();
+    assert!(heard > 240, "audio goes on: {heard}");
+    set_down(&mut world, 1, narrow(2_000_000));
+    world.run(secs(10));
+    assert_eq!(pauses(&world, &video), [true, false]);
+    let since = world.now();
+    world.run(secs(2));
+    assert!(layers_since(&world, &video, since)[0] > 55);
+    assert!(pauses(&world, &silent).is_empty(), "who sends nothing is not paused");
+}
+
+#[test]
+fn a_bad_link_changes_nothing_for_another_subscriber() {
+    let run = |with_bad: bool| {
+        let bad = Link { loss: 0.05, ..narrow(300_000) };
+        let mut world = world(6, &[Link::clean(), bad]);
+        let track = world.publish(0, camera());
+        let good = world.subscribe(&track, 1);
+        if with_bad {
+            world.subscribe(&track, 2);
+        }
+        world.run(secs(5));
+        let since = world.now();
+        world.run(secs(20));
+        let trace = world.net.trace(RELAY, world.bots[1].addr());
+        assert_eq!(layers_since(&world, &good, since)[..2], [0, 0]);
+        (sent_bps(&world, 1, since), trace.delay(0.95, since, world.now()))
+    };
+    let (alone, beside) = (run(false), run(true));
+    let rate = beside.0 / alone.0;
+    assert!((0.98..1.02).contains(&rate), "{alone:?} {beside:?}");
+    let delay = beside.1.as_secs_f64() / alone.1.as_secs_f64();
+    assert!((0.98..1.02).contains(&delay), "{alone:?} {beside:?}");
+}
+
+#[test]
+fn a_client_that_says_nothing_of_its_path_gets_what_it_wants() {
+    let mut world = world(7, &[Link::clean()]);
+    world.bots[1].set_feedback(false);
+    let track = world.publish(0, camera());
+    let sub = world.subscribe(&track, 1);
+    world.run(secs(6));
+    assert_eq!(layer(&world, &sub), Some(2));
+    assert_eq!(world.stats().probes, 0);
+}
