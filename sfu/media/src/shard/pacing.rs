@@ -16,7 +16,7 @@ impl Shard {
     pub(super) fn estimate_changed(&mut self, key: PeerKey, tx: &mut TxQueue, now: Instant) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.sending.set_pace(now);
-        if peer.sending.has_moved() {
+        if peer.sending.has_moved(now) {
             self.allocate(key, tx, now);
         }
         self.probe(key, now);

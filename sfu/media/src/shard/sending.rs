@@ -25,6 +25,10 @@ const GRACE: Duration = Duration::from_secs(2);
 /// .. but not if the estimate stays below where it began for so long, or this share is lost.
 const LOW_FOR: Duration = Duration::from_millis(400);
 const GRACE_LOSS: f32 = 0.1;
+/// A queue that should drain lowers what may be sent. A dip as short as this is left to the pacer: key frames cause such ..
+const DIP: Duration = Duration::from_millis(300);
+/// .. unless it goes below this share of the estimate, in percent.
+const DEEP_PERCENT: u64 = 50;
 /// Retransmissions take at most this share of the estimate ..
 const REPAIR_PERCENT: u64 = 30;
 /// .. or so many bits per second, if that is more.
@@ -106,6 +110,8 @@ pub(crate) struct Sending {
     started: bool,
     /// Since when the estimate is below where it began.
     low_since: Option<Instant>,
+    /// Since when less may be sent than the path carries, as a queue has to drain.
+    dip_since: Option<Instant>,
     /// The target that was shared out last.
     shared_target: u64,
     /// When to look at the allocation again, and at key frames that subscribers wait for.
@@ -187,21 +193,37 @@ impl Sending {
         self.estimator.as_ref()?.rtt()
     }
 
-    /// Whether the estimate moved enough since it was shared out.
-    pub(super) fn has_moved(&self) -> bool {
-        let (before, target) = (self.shared_target, self.estimate().unwrap_or(0));
+    /// What may be shared out: the estimate, or less while a queue that is long or stays has to drain.
+    fn shareable(&mut self, now: Instant) -> Option<u64> {
+        self.told?;
+        let estimator = self.estimator.as_ref()?;
+        let (target, estimate) = (estimator.target_bps(), estimator.estimate_bps());
+        if target >= estimate / 100 * 97 {
+            self.dip_since = None;
+            return Some(estimate);
+        }
+        let since = *self.dip_since.get_or_insert(now);
+        let lasting = now.saturating_duration_since(since) >= DIP;
+        Some(if lasting || target < estimate / 100 * DEEP_PERCENT { target } else { estimate })
+    }
+
+    /// Whether what may be shared out moved enough since it was.
+    pub(super) fn has_moved(&mut self, now: Instant) -> bool {
+        let (before, target) = (self.shared_target, self.shareable(now).unwrap_or(0));
         target < before / 100 * 97 || target > before / 100 * 110
     }
 
     /// What video may take, `None` for any amount.
     pub(super) fn budget(&mut self, now: Instant) -> Option<Budget> {
+        let shareable = self.shareable(now);
         let estimator = self.estimator.as_ref()?;
         let Some(told) = self.told else {
             let waited = self.first_sent.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
             return (waited < FEEDBACK_PATIENCE).then_some(Budget { bps: 0, starting: true });
         };
-        let (target, loss) = (estimator.estimate_bps(), estimator.loss());
-        match target < EstimatorConfig::default().start_bps / 10 * 9 {
+        let (estimate, loss) = (estimator.estimate_bps(), estimator.loss());
+        let target = shareable.unwrap_or(estimate);
+        match estimate < EstimatorConfig::default().start_bps / 10 * 9 {
             true => _ = self.low_since.get_or_insert(now),
             false => self.low_since = None,
         }
