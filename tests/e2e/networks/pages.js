@@ -77,7 +77,7 @@ export async function watch(browser, host, identity) {
     /** What the receiver says of the camera and of the path. */
     stats: () =>
       page.evaluate(async () => {
-        const result = { at: performance.now(), decoded: 0, freezes: 0, frozen: 0, width: 0, bytes: 0, nacks: 0, plis: 0, rtt: 0, buffered: 0 };
+        const result = { at: performance.now(), decoded: 0, received: 0, dropped: 0, freezes: 0, frozen: 0, width: 0, bytes: 0, nacks: 0, plis: 0, rtt: 0, buffered: 0 };
         for (const participant of window.curtain.room.remoteParticipants.values()) {
           for (const publication of participant.trackPublications.values()) {
             for (const stat of (await publication.track?.receiver?.getStats())?.values() ?? []) {
@@ -85,6 +85,8 @@ export async function watch(browser, host, identity) {
                 result.bytes += (stat.bytesReceived ?? 0) + (stat.headerBytesReceived ?? 0);
                 if (stat.kind === 'video') {
                   result.decoded = stat.framesDecoded ?? 0;
+                  result.received = stat.framesReceived ?? 0;
+                  result.dropped = stat.framesDropped ?? 0;
                   result.freezes = stat.freezeCount ?? 0;
                   result.frozen = stat.totalFreezesDuration ?? 0;
                   result.width = stat.frameWidth ?? 0;
