@@ -11,11 +11,13 @@ ARGS ?=
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
 
-.PHONY: setup-build setup-test
+.PHONY: setup-build setup-test setup-deploy
 setup-build:
 	@deploy/setup.sh build
 setup-test:
 	@deploy/setup.sh test
+setup-deploy:
+	@deploy/setup.sh deploy
 
 client/node_modules/.package-lock.json: client/package-lock.json
 	cd client && npm ci --no-audit --no-fund
@@ -77,6 +79,13 @@ networks: ## the same, as the table of docs/networks.md
 	$(MAKE) -s networks-json > run/networks.json || status=1; \
 	node tests/e2e/networks/table.js docs/networks.md < run/networks.json; \
 	exit $$status
+
+# As root; the part of `make test` is in `cargo test -p deploy-check`.
+.PHONY: deploy-check
+deploy-check: setup-deploy build ## units in their sandbox, alert rules, dashboard
+	deploy/check/units.sh target/release client/dist
+	deploy/check/files.sh
+	deploy/check/live.py target/release
 
 .PHONY: clean
 clean: ## remove everything that was built

@@ -4,6 +4,8 @@
 #
 #   deploy/setup.sh build    to build and run
 #   deploy/setup.sh test     also what the tests with real clients need
+#   deploy/setup.sh deploy   also what `make deploy-check` needs. On a machine run by systemd the package `prometheus` starts a
+#                            server on port 9090: systemctl disable --now prometheus
 set -euo pipefail
 
 missing=()
@@ -26,6 +28,18 @@ if [ "${1:-build}" = test ]; then
     need nft nftables
     need turnserver coturn
     need certutil libnss3-tools
+    need unshare util-linux
+fi
+if [ "${1:-build}" = deploy ]; then
+    need promtool prometheus
+    need systemd-analyze systemd
+    need systemd-nspawn systemd-container
+    need docker-compose docker-compose
+    need openssl openssl
+    need python3 python3
+    need curl curl
+    need ip iproute2
+    need nft nftables
     need unshare util-linux
 fi
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use sfu_media::command::PeerQuality;
+use sfu_media::command::{CloseReason, PeerQuality};
 use sfu_media::drop_reason::DropReason;
 use sfu_media::stats::ShardStats;
 
@@ -75,9 +75,36 @@ pub fn describe() {
         "curtain_jitter_seconds",
         "Interarrival jitter of each connected peer's worst stream."
     );
+    start_at_zero();
+}
+
+/// A counter that appears with its first event has no rate at that event: alerts on rare events would miss the first.
+fn start_at_zero() {
     for event in ["room_started", "participant_joined", "track_published"] {
         count_gauge(event, 0.0);
     }
+    for outcome in ["accepted", "refused"] {
+        counter!("curtain_sessions_total", "outcome" => outcome).absolute(0);
+    }
+    for reason in CloseReason::ALL {
+        counter!("curtain_peers_closed_total", "reason" => reason.label()).absolute(0);
+    }
+    for reason in ["refused", "unproven", "timeout"] {
+        counter!("curtain_tcp_ended_total", "reason" => reason).absolute(0);
+    }
+    for name in [
+        "curtain_sessions_slow_total",
+        "curtain_data_overflow_total",
+        "curtain_tcp_stale_total",
+        "curtain_jwks_failures_total",
+    ] {
+        counter!(name).absolute(0);
+    }
+    for direction in ["up", "down"] {
+        counter!("curtain_packets_expected_total", "direction" => direction).absolute(0);
+        counter!("curtain_packets_lost_total", "direction" => direction).absolute(0);
+    }
+    gauge!("curtain_tcp_connections").set(0.0);
 }
 
 fn count_gauge(event: &str, by: f64) {

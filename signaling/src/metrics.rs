@@ -1,6 +1,6 @@
 //! Names and meaning of the metrics.
 
-use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
 pub(crate) const SESSIONS: &str = "curtain_signaling_sessions";
 pub(crate) const JOINS: &str = "curtain_signaling_joins_total";
@@ -33,4 +33,20 @@ pub(crate) fn describe() {
     describe_counter!(AUDIT_DROPPED, "Entries that the audit trail had no room for");
     describe_counter!(AUDIT_FAILURES, "Failed attempts to write to the audit trail");
     describe_counter!(JWKS_FAILURES, "Failed attempts to read the key set");
+    start_at_zero();
+}
+
+/// A counter that appears with its first event has no rate at that event: alerts on rare events would miss the first.
+fn start_at_zero() {
+    for name in [MALFORMED, AUDIT_WRITTEN, AUDIT_DROPPED, AUDIT_FAILURES, JWKS_FAILURES] {
+        counter!(name).absolute(0);
+    }
+    for outcome in ["accepted", "unauthenticated", "denied", "bad_request", "relay_unavailable"] {
+        counter!(JOINS, "outcome" => outcome).absolute(0);
+    }
+    for reason in ["limit", "tls"] {
+        counter!(CONNECTIONS_REFUSED, "reason" => reason).absolute(0);
+    }
+    gauge!(SESSIONS).increment(0.0);
+    gauge!(CONNECTIONS).increment(0.0);
 }

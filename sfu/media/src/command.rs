@@ -410,6 +410,15 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
+    /// All of them.
+    pub const ALL: [CloseReason; 5] = [
+        CloseReason::NeverConnected,
+        CloseReason::ConsentExpired,
+        CloseReason::FingerprintMismatch,
+        CloseReason::HandshakeFailed,
+        CloseReason::RemoteClosed,
+    ];
+
     /// Value of a metric label.
     pub const fn label(self) -> &'static str {
         match self {
