@@ -82,9 +82,10 @@ networks: ## the same, as the table of docs/networks.md
 
 # As root; the part of `make test` is in `cargo test -p deploy-check`.
 .PHONY: deploy-check
-deploy-check: setup-deploy build ## units in their sandbox, alert rules, dashboard
+deploy-check: setup-deploy build ## units in their sandbox, alert rules, dashboard, compose file
 	deploy/check/units.sh target/release client/dist
 	deploy/check/files.sh
+	/usr/bin/python3 deploy/check/compose.py
 	deploy/check/live.py target/release
 
 .PHONY: clean

@@ -9,6 +9,7 @@
 #   --local IP        the machine's own address, where that differs (NAT); default: --address
 #   --self-signed     also a certificate for NAME that nobody trusts, for trials; else put fullchain.pem and privkey.pem
 #                     of a public authority into FOLDER
+#   --containers      for deploy/containers/compose.yaml instead of the systemd units
 #   --days N          life of the control link's certificates; default 825
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
@@ -18,7 +19,7 @@ usage() {
     exit 2
 }
 
-host='' address='' local='' folder='' self_signed=false days=825
+host='' address='' local='' folder='' self_signed=false containers=false days=825
 while [ $# -gt 0 ]; do
     case $1 in
         --host) host=${2:-}; shift 2 ;;
@@ -26,6 +27,7 @@ while [ $# -gt 0 ]; do
         --local) local=${2:-}; shift 2 ;;
         --days) days=${2:-}; shift 2 ;;
         --self-signed) self_signed=true; shift ;;
+        --containers) containers=true; shift ;;
         -*) usage ;;
         *) folder=$1; shift ;;
     esac
@@ -66,11 +68,11 @@ random() { openssl rand -base64 36; }
 key="API$(openssl rand -hex 6)"
 secret=$(random) turn=$(random) pseudonyms=$(random)
 
-# Each edit must find its line: `fill` compares with the example and says which did not.
+cp "$here"/examples/{sfu.toml,signaling.toml,turnserver.conf} .
+# Each edit must find its line: `fill` compares before and after and says which did not.
 fill() { # FILE SED-EXPRESSION...
     local file=$1 before after expression
     shift
-    cp "$here/examples/$file" "$file"
     for expression in "$@"; do
         before=$(cat "$file")
         sed -i -e "$expression" "$file"
@@ -112,6 +114,15 @@ if [ "$local" != "$address" ]; then
     # Media goes from TURN to the relay's public address: both are this machine.
     sed -i -e "s|^# Behind NAT: external-ip=.*|external-ip=$address/$local|" -e "/^allowed-peer-ip=/aallowed-peer-ip=$local" \
         turnserver.conf
+fi
+if $containers; then
+    # As in compose.yaml: on its bridge the host is 10.89.77.1; port 443 is published from 8443.
+    fill sfu.toml 's/^listen = "127.0.0.1:\(7879\|7881\)"/listen = "10.89.77.1:\1"/'
+    fill signaling.toml \
+        's/^bind = "0.0.0.0:443"/bind = "0.0.0.0:8443"/' \
+        's/^address = "127.0.0.1:/address = "10.89.77.1:/' \
+        's/^bind = "127.0.0.1:7889"/bind = "0.0.0.0:7889"/'
+    fill turnserver.conf 's|=/etc/curtain/|=/run/secrets/|'
 fi
 echo "made in $folder: API key $key; its secret is in sfu.toml and signaling.toml"
 echo "keep control-ca.key away from this machine: it is needed only to renew the control link's certificates"

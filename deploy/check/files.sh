@@ -11,6 +11,8 @@ quietly() { # COMMAND...
 
 quietly promtool check rules prometheus/curtain.rules.yml
 quietly promtool check config prometheus/prometheus.yml
+# Its rules are mounted beside it: their path does not exist here.
+quietly promtool check config --syntax-only containers/prometheus.yml
 quietly promtool test rules prometheus/curtain.rules.test.yml
 echo "files: alert rules and their unit tests hold ($(grep -c 'eval_time:' prometheus/curtain.rules.test.yml) cases)"
 

@@ -111,7 +111,17 @@ fn values_are_the_defaults() {
 
 #[test]
 fn a_new_site_loads() {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("site-{}", std::process::id()));
+    new_site_loads("systemd", &[]);
+}
+
+#[test]
+fn a_new_site_for_containers_loads() {
+    new_site_loads("containers", &["--containers"]);
+}
+
+fn new_site_loads(kind: &str, more: &[&str]) {
+    let folder =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("site-{kind}-{}", std::process::id()));
     let _ = std::fs::remove_dir_all(&folder);
     let made = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../new-site.sh"))
         .args([
@@ -123,6 +133,7 @@ fn a_new_site_loads() {
             "10.0.0.5",
             "--self-signed",
         ])
+        .args(more)
         .arg(&folder)
         .output()
         .unwrap();
