@@ -88,6 +88,10 @@ deploy-check: setup-deploy build ## units in their sandbox, alert rules, dashboa
 	/usr/bin/python3 deploy/check/compose.py
 	deploy/check/live.py target/release
 
+.PHONY: deploy-images
+deploy-images: build ## run the images' last stages closed as in the compose file, by podman, without a registry
+	deploy/check/images.sh target/release client/dist
+
 .PHONY: clean
 clean: ## remove everything that was built
 	rm -rf target client/dist client/node_modules tests/e2e/node_modules .venv run

@@ -4,6 +4,8 @@
 # site made by deploy/new-site.sh and the binaries of BIN; an encrypted call runs through them.
 #
 #   deploy/check/units.sh BIN PAGE      folders of the binaries (target/release) and of the built page (client/dist)
+#
+# Without root or systemd-nspawn it fails after the static part, or with ALLOW_SKIP=1 says what it left out.
 set -euo pipefail
 bin=$(realpath "$1")
 page=$(realpath "$2")
