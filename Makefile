@@ -92,6 +92,26 @@ deploy-check: setup-deploy build ## units in their sandbox, alert rules, dashboa
 deploy-images: build ## run the images' last stages closed as in the compose file, by podman, without a registry
 	deploy/check/images.sh target/release client/dist
 
+# Criterion's reports go to standard error. Every subscriber of a benchmark takes a socket.
+CRITERION_HOME = $(CURDIR)/run/criterion
+define run-benches
+@$(MAKE) --no-print-directory setup-build >&2
+@rm -rf $(CRITERION_HOME); mkdir -p $(CRITERION_HOME)
+@$(CARGO) bench --quiet --locked -p benches --no-run >&2
+@export CRITERION_HOME=$(CRITERION_HOME); \
+$(CARGO) bench --quiet --locked -p benches --bench parse --bench srtp --bench forward --bench udp -- --quiet >&2 && \
+{ ulimit -n 8192 2>/dev/null || ulimit -n "$$(ulimit -Hn)"; } && \
+$(CARGO) bench --quiet --locked -p benches --bench shard_fanout -- $(1) $(ARGS) && \
+$(CARGO) run --quiet --release --locked -p benches -- $(1)
+endef
+
+.PHONY: bench bench-json
+bench: ## what forwarding costs: nanoseconds per packet, against the floor measured in the same process
+	$(call run-benches,)
+
+bench-json: ## the same, one JSON object a line
+	$(call run-benches,--json)
+
 .PHONY: clean
 clean: ## remove everything that was built
 	rm -rf target client/dist client/node_modules tests/e2e/node_modules .venv run

@@ -1,8 +1,10 @@
 //! One pinned thread that owns a UDP socket and a [`Shard`], and the way to reach it.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -20,6 +22,8 @@ use crate::tcp::links::{Links, TcpInput};
 const COMMAND_BACKLOG: usize = 16_384;
 /// Most receive batches between two looks at commands and timers.
 const BATCHES_PER_TURN: usize = 4;
+/// Bytes of a fan-out that are sent before it goes on: they are still in the nearest caches then.
+const SEND_AT: usize = 64 * 1024;
 /// Longest sleep: bounds how late the CPU figure is.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
@@ -154,7 +158,7 @@ impl Drop for ShardThread {
 struct Loop {
     config_index: usize,
     pin: bool,
-    socket: UdpSocket,
+    socket: Rc<RefCell<UdpSocket>>,
     shard: Shard,
     inbox: Arc<Inbox>,
     events: mpsc::Sender<TaggedEvent>,
@@ -172,16 +176,17 @@ impl Loop {
         events: mpsc::Sender<TaggedEvent>,
     ) -> Self {
         let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let socket = Rc::new(RefCell::new(socket));
         let shard = Shard::new(config.shard, config.seed, Instant::now(), unix);
         Self {
             config_index: config.index,
             pin: config.pin,
+            tx: TxQueue::with_outlet(SEND_AT, outlet(&socket, &inbox, config.index)),
             socket,
             shard,
             inbox,
             events,
             waiting: VecDeque::new(),
-            tx: TxQueue::new(),
             links: Links::default(),
         }
     }
@@ -209,7 +214,7 @@ impl Loop {
                     .map_or(MAX_SLEEP, |at| at.saturating_duration_since(now))
                     .min(MAX_SLEEP)
             };
-            let ready = match self.socket.wait(&self.inbox.waker, Some(timeout)) {
+            let ready = match self.socket.borrow().wait(&self.inbox.waker, Some(timeout)) {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!(shard = self.config_index, %error, "the shard cannot wait on its socket");
@@ -233,7 +238,7 @@ impl Loop {
             more = false;
             if ready.readable {
                 for _ in 0..BATCHES_PER_TURN {
-                    match self.socket.recv_batch(&mut batch) {
+                    match self.socket.borrow().recv_batch(&mut batch) {
                         Ok(full) => more = full,
                         Err(error) => {
                             tracing::error!(shard = self.config_index, %error, "the shard's socket is broken");
@@ -262,16 +267,14 @@ impl Loop {
 
     fn flush(&mut self) {
         if self.tx.is_empty() {
-            return;
+            // What went through the outlet is not counted again.
+            return self.tx.clear();
         }
-        let report = self.socket.send(&self.tx);
-        let dropped = report.dropped + self.links.send(&self.tx);
+        send(&mut self.socket.borrow_mut(), &self.tx, &self.inbox, self.config_index);
+        let dropped = self.links.send(&self.tx);
         self.tx.clear();
         if dropped > 0 {
             self.inbox.send_dropped.fetch_add(dropped, Ordering::Relaxed);
-        }
-        if report.gso_disabled {
-            tracing::warn!(shard = self.config_index, "no UDP segmentation offload here: sending singly");
         }
     }
 
@@ -298,5 +301,26 @@ impl Loop {
                 Err(mpsc::error::TrySendError::Closed(_)) => self.waiting.clear(),
             }
         }
+    }
+}
+
+/// Takes what a fan-out queues while it goes on.
+fn outlet(
+    socket: &Rc<RefCell<UdpSocket>>,
+    inbox: &Arc<Inbox>,
+    shard: usize,
+) -> impl FnMut(&TxQueue) + 'static {
+    let (socket, inbox) = (Rc::clone(socket), Arc::clone(inbox));
+    move |tx| send(&mut socket.borrow_mut(), tx, &inbox, shard)
+}
+
+/// Sends what is for UDP.
+fn send(socket: &mut UdpSocket, tx: &TxQueue, inbox: &Inbox, shard: usize) {
+    let report = socket.send(tx);
+    if report.dropped > 0 {
+        inbox.send_dropped.fetch_add(report.dropped, Ordering::Relaxed);
+    }
+    if report.gso_disabled {
+        tracing::warn!(shard, "no UDP segmentation offload here: sending singly");
     }
 }

@@ -1,5 +1,6 @@
 //! The queue of datagrams that a shard wants sent, laid out for UDP segmentation offload.
 
+use std::fmt;
 use std::net::SocketAddr;
 
 use crate::ids::{Remote, TcpId};
@@ -41,21 +42,65 @@ struct Frame {
     len: usize,
 }
 
+/// Takes what a queue holds while it is still being filled.
+type Outlet = Box<dyn FnMut(&TxQueue)>;
+
 /// Datagrams waiting to be sent. Grows to the largest batch once and is then reused without allocating.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct TxQueue {
     buf: Vec<u8>,
     /// End of what is committed; bytes behind it are scratch.
     end: usize,
     runs: Vec<Transmit>,
+    /// The last run may grow: all its datagrams have the same length. How many it has.
+    open: bool,
+    segments: usize,
     frames: Vec<Frame>,
     count: usize,
+    /// What went out through the outlet since the last [`TxQueue::clear`].
+    relieved: (usize, usize),
+    /// Where to, from so many bytes on.
+    outlet: Option<(usize, Outlet)>,
+}
+
+impl fmt::Debug for TxQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TxQueue")
+            .field("count", &self.count)
+            .field("bytes", &self.end)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TxQueue {
     /// An empty queue.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// A queue that is emptied into `outlet` while it is being filled, whenever it has `limit` bytes. What is sent while it
+    /// is still in the cache is cheaper than a whole fan-out at the end. `outlet` sends the queue's [`TxQueue::runs`].
+    pub fn with_outlet(limit: usize, outlet: impl FnMut(&TxQueue) + 'static) -> Self {
+        Self { outlet: Some((limit, Box::new(outlet))), ..Self::default() }
+    }
+
+    /// Empties a queue that has an outlet and much to send. To be called between receivers, as runs end here. A queue with
+    /// datagrams for TCP connections is left as it is.
+    pub fn relieve(&mut self) {
+        if self.outlet.as_ref().is_none_or(|(limit, _)| self.end < *limit) || !self.frames.is_empty() {
+            return;
+        }
+        let Some((limit, mut outlet)) = self.outlet.take() else { return };
+        outlet(self);
+        self.outlet = Some((limit, outlet));
+        let relieved = (self.relieved.0 + self.count, self.relieved.1 + self.end);
+        self.clear();
+        self.relieved = relieved;
+    }
+
+    /// Datagrams and bytes queued since the last [`TxQueue::clear`], whether they still wait or not.
+    pub fn queued(&self) -> (usize, usize) {
+        (self.relieved.0 + self.count, self.relieved.1 + self.end)
     }
 
     /// A slot of `max_len` bytes at the end. Write into it, then [`TxSlot::commit`]; dropping it leaves no trace.
@@ -121,6 +166,7 @@ impl TxQueue {
     pub fn clear(&mut self) {
         self.end = 0;
         self.count = 0;
+        self.relieved = (0, 0);
         self.runs.clear();
         self.frames.clear();
     }
@@ -134,20 +180,22 @@ impl TxQueue {
         if let Some(connection) = tcp {
             return self.frames.push(Frame { addr: dst, connection, offset, len });
         }
-        if let Some(last) = self.runs.last_mut() {
-            let open = last.len % last.segment == 0;
-            if last.dst == dst
-                && open
-                && last.offset + last.len == offset
-                && len <= last.segment
-                && last.len + len <= MAX_TRANSMIT
-                && last.len / last.segment < MAX_SEGMENTS
-            {
-                last.len += len;
-                return;
-            }
+        if let Some(last) = self.runs.last_mut()
+            && self.open
+            && len <= last.segment
+            && last.offset + last.len == offset
+            && last.len + len <= MAX_TRANSMIT
+            && self.segments < MAX_SEGMENTS
+            && last.dst == dst
+        {
+            last.len += len;
+            self.segments += 1;
+            self.open = len == last.segment;
+            return;
         }
         self.runs.push(Transmit { dst, offset, len, segment: len });
+        self.open = true;
+        self.segments = 1;
     }
 }
 
@@ -205,6 +253,28 @@ mod tests {
         assert_eq!(q.datagrams().collect::<Vec<_>>(), [(to(1).into(), &b"abc"[..])]);
         q.clear();
         assert!(q.is_empty() && q.buffer().is_empty());
+    }
+
+    #[test]
+    fn an_outlet_takes_all_in_order_and_the_figures_go_on() {
+        let taken = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+        let theirs = std::rc::Rc::clone(&taken);
+        let mut q = TxQueue::with_outlet(250, move |q| {
+            theirs.borrow_mut().extend(q.datagrams().map(|(to, d)| (to.addr.port(), d[0])));
+        });
+        for n in 0..7u8 {
+            q.push(to(u16::from(n) / 2), &[n; 100]);
+            q.relieve();
+        }
+        assert_eq!(*taken.borrow(), [(0, 0), (0, 1), (1, 2), (1, 3), (2, 4), (2, 5)]);
+        assert_eq!((q.count(), q.len(), q.queued()), (1, 100, (7, 700)));
+        // A run does not go on behind what is gone.
+        assert_eq!(q.runs().iter().map(|run| (run.offset, run.len)).collect::<Vec<_>>(), [(0, 100)]);
+        q.push(Remote::tcp(to(9), TcpId(1)), &[9; 500]);
+        q.relieve();
+        assert_eq!(q.count(), 2, "datagrams for TCP wait for the end");
+        q.clear();
+        assert_eq!(q.queued(), (0, 0));
     }
 
     #[test]

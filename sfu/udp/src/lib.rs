@@ -5,6 +5,8 @@
 #![deny(unsafe_op_in_unsafe_fn)]
 
 mod affinity;
+#[cfg(feature = "bare")]
+pub mod bare;
 mod cmsg;
 mod recv;
 mod send;

@@ -1,10 +1,11 @@
 //! Sending a queue of datagrams: segmentation offload per run, `sendmmsg` over runs.
 
 use std::io;
+use std::net::{SocketAddr, SocketAddrV6};
 use std::os::fd::RawFd;
 
+use arrayvec::ArrayVec;
 use sfu_media::tx::{Transmit, TxQueue};
-use socket2::SockAddr;
 
 use crate::cmsg::Control;
 
@@ -50,62 +51,50 @@ impl Sender {
     }
 
     fn send_runs(&mut self, buffer: &[u8], runs: &[Transmit], report: &mut SendReport) {
-        let mut parts = [Part::EMPTY; MESSAGES];
-        for (part, run) in parts.iter_mut().zip(runs) {
-            let segment = if run.datagrams() > 1 { run.segment } else { 0 };
-            *part = Part { run: *run, offset: run.offset, len: run.len, segment };
-        }
-        let mut next = 0;
-        while next < runs.len() {
-            match self.sendmmsg(buffer, &parts[next..runs.len()]) {
+        let mut rest = runs;
+        while let Some(first) = rest.first() {
+            let segmented = first.len > first.segment;
+            match self.sendmmsg(buffer, rest.iter().map(Part::of)) {
                 Ok(sent) => {
-                    self.gso_works |= parts[next..next + sent].iter().any(|p| p.segment > 0);
-                    report.sent +=
-                        parts[next..next + sent].iter().map(|p| p.run.datagrams() as u64).sum::<u64>();
-                    next += sent;
+                    let (gone, later) = rest.split_at(sent.min(rest.len()));
+                    self.gso_works |= gone.iter().any(|run| run.len > run.segment);
+                    report.sent += gone.iter().map(|run| run.datagrams() as u64).sum::<u64>();
+                    rest = later;
+                    continue;
                 }
                 // EINVAL or, from Linux 6.14 on, EMSGSIZE: the segments exceed the MTU of the way to this destination, which
                 // one receiver's tunnel or one sender's large packets bring about. Singly they are fragmented.
                 Err(e)
-                    if parts[next].segment > 0
+                    if segmented
                         && self.gso_works
                         && matches!(e.raw_os_error(), Some(libc::EMSGSIZE | libc::EINVAL)) =>
                 {
-                    self.send_singly(buffer, &parts[next].run, report);
-                    next += 1;
+                    self.send_singly(buffer, first, report);
                 }
                 // EIO: the device cannot checksum; EINVAL: it cannot segment. Plain datagrams from here on.
-                Err(e)
-                    if parts[next].segment > 0
-                        && matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL)) =>
-                {
+                Err(e) if segmented && matches!(e.raw_os_error(), Some(libc::EIO | libc::EINVAL)) => {
                     self.gso = false;
                     report.gso_disabled = true;
-                    for part in &parts[next..runs.len()] {
-                        self.send_singly(buffer, &part.run, report);
+                    for run in rest {
+                        self.send_singly(buffer, run, report);
                     }
                     return;
                 }
                 // The first message failed: a full buffer or an unreachable destination costs that message only.
-                Err(_) => {
-                    report.dropped += parts[next].run.datagrams() as u64;
-                    next += 1;
-                }
+                Err(_) => report.dropped += first.datagrams() as u64,
             }
+            rest = &rest[1..];
         }
     }
 
     fn send_singly(&self, buffer: &[u8], run: &Transmit, report: &mut SendReport) {
-        let mut parts = [Part::EMPTY; MESSAGES];
-        let mut count = 0;
         let end = run.offset + run.len;
-        for (part, offset) in parts.iter_mut().zip((run.offset..end).step_by(run.segment.max(1))) {
-            *part = Part { run: *run, offset, len: run.segment.min(end - offset), segment: 0 };
-            count += 1;
-        }
+        let part = |offset| Part { dst: run.dst, offset, len: run.segment.min(end - offset), segment: 0 };
+        let count = run.datagrams().min(MESSAGES);
         let mut next = 0;
         while next < count {
-            match self.sendmmsg(buffer, &parts[next..count]) {
+            let offsets = (run.offset..end).step_by(run.segment.max(1)).take(count).skip(next);
+            match self.sendmmsg(buffer, offsets.map(part)) {
                 Ok(sent) => {
                     report.sent += sent as u64;
                     next += sent;
@@ -118,66 +107,99 @@ impl Sender {
         }
     }
 
-    /// One system call; how many of the messages went, at least one.
-    fn sendmmsg(&self, buffer: &[u8], parts: &[Part]) -> io::Result<usize> {
-        debug_assert!(parts.len() <= MESSAGES);
-        let count = parts.len().min(MESSAGES);
-        // SAFETY: all-zero iovec and mmsghdr are valid: null pointers with zero lengths.
-        let mut iovecs: [libc::iovec; MESSAGES] = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        let mut headers: [libc::mmsghdr; MESSAGES] = unsafe { std::mem::zeroed() };
-        let mut controls = [Control::new(); MESSAGES];
-        let mut addresses: [Option<SockAddr>; MESSAGES] = [const { None }; MESSAGES];
-        for (i, part) in parts[..count].iter().enumerate() {
+    /// One system call with the first [`MESSAGES`] of the parts; how many of them went, at least one.
+    fn sendmmsg(&self, buffer: &[u8], parts: impl Iterator<Item = Part>) -> io::Result<usize> {
+        // Not arrays: to clear their 20 KiB would take longer than the call of one message.
+        let mut iovecs = ArrayVec::<libc::iovec, MESSAGES>::new();
+        let mut addresses = ArrayVec::<Address, MESSAGES>::new();
+        let mut controls = ArrayVec::<(Control, usize), MESSAGES>::new();
+        for part in parts.take(MESSAGES) {
             let bytes = &buffer[part.offset..part.offset + part.len];
-            iovecs[i] = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-            let address = addresses[i].insert(SockAddr::from(self.destination(part)));
-            let header = &mut headers[i].msg_hdr;
-            header.msg_name = address.as_ptr().cast_mut().cast();
-            header.msg_namelen = address.len();
-            header.msg_iov = &raw mut iovecs[i];
-            header.msg_iovlen = 1;
-            if part.segment > 0 {
-                header.msg_controllen = controls[i].set_segment(part.segment as u16) as _;
-                header.msg_control = controls[i].0.as_mut_ptr().cast();
+            iovecs.push(libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() });
+            addresses.push(Address::of(part.dst, self.dual_stack));
+            let mut control = Control::new();
+            let len = if part.segment > 0 { control.set_segment(part.segment as u16) } else { 0 };
+            controls.push((control, len));
+        }
+        let mut headers = ArrayVec::<libc::mmsghdr, MESSAGES>::new();
+        for ((iovec, address), (control, control_len)) in
+            iovecs.iter_mut().zip(&mut addresses).zip(&mut controls)
+        {
+            // SAFETY: an all-zero mmsghdr is valid: null pointers with zero lengths.
+            let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            let (name, name_len) = address.raw();
+            header.msg_hdr.msg_name = name;
+            header.msg_hdr.msg_namelen = name_len;
+            header.msg_hdr.msg_iov = iovec;
+            header.msg_hdr.msg_iovlen = 1;
+            if *control_len > 0 {
+                header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
+                header.msg_hdr.msg_controllen = *control_len as _;
             }
+            headers.push(header);
         }
-        // SAFETY: the first `count` headers point to live memory of the lengths beside them (the queue's buffer, and
-        // addresses, controls and iovecs on this stack frame); sendmmsg only reads what they point to.
-        let sent =
-            unsafe { libc::sendmmsg(self.fd, headers.as_mut_ptr(), count as u32, libc::MSG_DONTWAIT as _) };
+        // SAFETY: all headers point to live memory of the lengths beside them (the queue's buffer, and addresses, controls
+        // and iovecs on this stack frame, which do not move any more); sendmmsg only reads what they point to.
+        let sent = unsafe {
+            libc::sendmmsg(self.fd, headers.as_mut_ptr(), headers.len() as u32, libc::MSG_DONTWAIT as _)
+        };
         if sent <= 0 { Err(io::Error::last_os_error()) } else { Ok(sent as usize) }
-    }
-
-    fn destination(&self, part: &Part) -> std::net::SocketAddr {
-        match part.run.dst {
-            std::net::SocketAddr::V4(v4) if self.dual_stack => (v4.ip().to_ipv6_mapped(), v4.port()).into(),
-            other => other,
-        }
     }
 }
 
 /// One message of a call: a run with its segment size, or one datagram of a run with none.
-#[derive(Clone, Copy)]
 struct Part {
-    run: Transmit,
+    dst: SocketAddr,
     offset: usize,
     len: usize,
     segment: usize,
 }
 
 impl Part {
-    const EMPTY: Part = Part {
-        run: Transmit {
-            dst: std::net::SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::UNSPECIFIED, 0)),
-            offset: 0,
-            len: 0,
-            segment: 1,
-        },
-        offset: 0,
-        len: 0,
-        segment: 0,
-    };
+    fn of(run: &Transmit) -> Self {
+        let segment = if run.len > run.segment { run.segment } else { 0 };
+        Self { dst: run.dst, offset: run.offset, len: run.len, segment }
+    }
+}
+
+/// A destination as the kernel reads it.
+enum Address {
+    V4(libc::sockaddr_in),
+    V6(libc::sockaddr_in6),
+}
+
+impl Address {
+    fn of(dst: SocketAddr, dual_stack: bool) -> Self {
+        match dst {
+            SocketAddr::V4(v4) if dual_stack => {
+                Self::v6(&SocketAddrV6::new(v4.ip().to_ipv6_mapped(), v4.port(), 0, 0))
+            }
+            SocketAddr::V4(v4) => Self::V4(libc::sockaddr_in {
+                sin_family: libc::AF_INET as libc::sa_family_t,
+                sin_port: v4.port().to_be(),
+                sin_addr: libc::in_addr { s_addr: u32::from(*v4.ip()).to_be() },
+                sin_zero: [0; 8],
+            }),
+            SocketAddr::V6(v6) => Self::v6(&v6),
+        }
+    }
+
+    fn v6(v6: &SocketAddrV6) -> Self {
+        Self::V6(libc::sockaddr_in6 {
+            sin6_family: libc::AF_INET6 as libc::sa_family_t,
+            sin6_port: v6.port().to_be(),
+            sin6_flowinfo: v6.flowinfo(),
+            sin6_addr: libc::in6_addr { s6_addr: v6.ip().octets() },
+            sin6_scope_id: v6.scope_id(),
+        })
+    }
+
+    fn raw(&mut self) -> (*mut libc::c_void, libc::socklen_t) {
+        match self {
+            Self::V4(v4) => ((&raw mut *v4).cast(), std::mem::size_of_val(v4) as _),
+            Self::V6(v6) => ((&raw mut *v6).cast(), std::mem::size_of_val(v6) as _),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -124,6 +124,8 @@ pub struct Estimator {
     /// `estimate` less what drains queues and what feedback that stays away takes.
     target: f64,
     tick_at: Option<Instant>,
+    /// The last time of sending, and what it is in µs: many packets leave at the same one.
+    sent_at: (Instant, i64),
 }
 
 impl Estimator {
@@ -161,13 +163,17 @@ impl Estimator {
             estimate: start,
             target: start,
             tick_at: None,
+            sent_at: (now, 0),
         }
     }
 
     /// A packet of `size` bytes on the wire (IP and UDP headers included) with the transport-wide number `number` (in
     /// full, not its 16 bits) left. `probe`: the probe that it was sent for.
     pub fn on_sent(&mut self, number: u64, size: usize, probe: Option<ProbeId>, now: Instant) {
-        let at = self.micros(now);
+        if self.sent_at.0 != now {
+            self.sent_at = (now, self.micros(now));
+        }
+        let at = self.sent_at.1;
         // No datagram is longer.
         let size = size.min(0xffff);
         self.log.on_sent(number, size, probe, at);

@@ -75,7 +75,7 @@ impl SendLog {
                 *slot = Sent { sent_at: now, size, probe, state: State::InFlight, upto: slot.upto };
             }
             return;
-        } else {
+        } else if number > next {
             let unused =
                 Sent { sent_at: now, size: 0, probe: None, state: State::Unused, upto: self.sent_bytes };
             self.sent.extend((next..number).map(|_| unused));

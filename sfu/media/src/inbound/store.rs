@@ -55,6 +55,7 @@ impl PacketStore {
             MediaKind::Audio => (AUDIO_SLOTS, AUDIO_RESERVE),
             MediaKind::Video => (VIDEO_SLOTS, VIDEO_RESERVE),
         };
+        const { assert!(AUDIO_SLOTS.is_power_of_two() && VIDEO_SLOTS.is_power_of_two()) };
         Self { slots: (0..slots).map(|_| Slot::default()).collect(), reserve, highest: None, latest: None }
     }
 
@@ -142,7 +143,8 @@ impl PacketStore {
     }
 
     fn place(&self, index: ExtSeq) -> usize {
-        (index.0 % self.slots.len() as u64) as usize
+        // The length is a power of two.
+        index.0 as usize & (self.slots.len() - 1)
     }
 
     fn slot_mut(&mut self, index: ExtSeq) -> &mut Slot {

@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use super::header_template::HeaderTemplate;
 use super::history::{History, MAX_AGE, Sent};
 use super::layer_selector::{Decision, LayerSelector, Look};
 use super::reports::{NtpClock, ReceiverView, ReportState};
@@ -51,6 +52,9 @@ pub struct OutboundStats {
 #[derive(Debug)]
 pub struct Forwarder {
     section: SendSection,
+    /// The format of the last packet, by what decides it: looking it up goes through the section's list of codecs.
+    last_format: Option<(Codec, u32, bool, Format)>,
+    template: Option<HeaderTemplate>,
     selector: LayerSelector,
     rewriter: Rewriter,
     history: History,
@@ -73,15 +77,17 @@ struct Format {
 impl Forwarder {
     /// Wants every layer, until [`Self::set_target`]. First numbers are drawn from `seed`, which should differ for every
     /// forwarder.
-    pub fn new(section: SendSection, seed: u64, _now: Instant) -> Self {
+    pub fn new(section: SendSection, seed: u64, now: Instant) -> Self {
         let mut rng = SmallRng::seed_from_u64(seed);
         // Below 2^15, so that a receiver that misses the first packets guesses the rollover counter right; not 0 or 1,
         // so that one late packet does not fall below zero.
         let mut first = || rng.random_range(2..0x8000u16);
         Self {
+            last_format: None,
+            template: None,
             selector: LayerSelector::new(section.kind),
             rewriter: Rewriter::new(first()),
-            history: History::new(section.kind),
+            history: History::new(section.kind, now),
             rtx: RtxCounter::new(first()),
             reports: ReportState::default(),
             clock_rate: 0,
@@ -171,7 +177,18 @@ impl Forwarder {
         tx: &mut TxQueue,
         now: Instant,
     ) -> Result<(), DropReason> {
-        let format = self.format(meta).ok_or(DropReason::CodecNotNegotiated)?;
+        let format = match self.last_format {
+            Some((codec, variant, opaque, format))
+                if (codec, variant, opaque) == (meta.codec, meta.variant, meta.opaque) =>
+            {
+                format
+            }
+            _ => {
+                let format = self.format(meta).ok_or(DropReason::CodecNotNegotiated)?;
+                self.last_format = Some((meta.codec, meta.variant, meta.opaque, format));
+                format
+            }
+        };
         let payload = if format.red_primary { red::primary(payload)?.payload } else { payload };
         let (ids, look) = match self.selector.decide(meta) {
             Decision::Forward(look) if self.rewriter.timestamp_offset().is_some() => {
@@ -201,7 +218,7 @@ impl Forwarder {
         if self.history.is_too_old(ids.out) {
             return Err(DropReason::TooOld);
         }
-        self.history.push(Sent {
+        self.history.push(&Sent {
             out: ids.out,
             stream: meta.stream,
             index: meta.index,
@@ -262,7 +279,7 @@ impl Forwarder {
             return Err(DropReason::TooOld);
         }
         let rtt = self.reports.view().rtt;
-        let sent = self.history.get_mut(out).ok_or(DropReason::RtxUseless)?;
+        let sent = self.history.get(out).ok_or(DropReason::RtxUseless)?;
         if now.saturating_duration_since(sent.at) > MAX_AGE {
             return Err(DropReason::TooOld);
         }
@@ -272,8 +289,7 @@ impl Forwarder {
         if stores(sent.stream).and_then(|s| s.get(sent.index)).is_none() {
             return Err(DropReason::TooOld);
         }
-        sent.resent = Some(now);
-        sent.resends += 1;
+        self.history.note_resent(out, now);
         let octets = self.resend(out, stores, seal, dst, twcc, tx, now)?;
         self.stats.retransmitted += 1;
         self.stats.retransmitted_octets += octets as u64;
@@ -386,7 +402,7 @@ impl Forwarder {
 
     /// Writes, seals and queues one packet; returns the length of its payload.
     fn send(
-        &self,
+        &mut self,
         packet: &Outgoing<'_>,
         seal: &mut SrtpSeal,
         dst: Remote,
@@ -406,30 +422,45 @@ impl Forwarder {
         {
             rewrite_dd(&meta.dd, frame, number, active, &mut dd);
         }
-        let extensions = ExtensionValues {
-            mid: Some(self.section.mid),
-            audio_level: meta.audio_level,
-            abs_send_time: Some(twcc.abs_send_time(now)),
-            transport_cc: numbered.then(|| twcc.peek()),
-            dependency_descriptor: (!dd.is_empty()).then_some(&dd[..]),
-            video_orientation: meta.orientation,
-            playout_delay: meta.playout_delay,
-            ..ExtensionValues::default()
-        };
         let mut prefix = ArrayVec::<u8, { 16 + rtx::OSN_LEN }>::new();
         if let Some(osn) = osn {
             prefix.extend(osn);
         }
-        let mut descriptor = ArrayVec::<u8, 16>::new();
-        let replaced =
-            rewrite_descriptor(meta.codec, payload, ids.picture_id, ids.tl0_pic_idx, &mut descriptor);
-        prefix.extend(descriptor);
-        let body = payload.get(replaced..).unwrap_or_default();
+        // Mostly the numbers are those of the publisher: then the payload is sealed as it lies in the store, without a copy.
+        let mut body = payload;
+        if !same_numbers(meta, ids) {
+            let mut descriptor = ArrayVec::<u8, 16>::new();
+            let replaced =
+                rewrite_descriptor(meta.codec, payload, ids.picture_id, ids.tl0_pic_idx, &mut descriptor);
+            prefix.extend(descriptor);
+            body = payload.get(replaced..).unwrap_or_default();
+        }
 
         let room = MAX_HEADER + rtx::OSN_LEN + DESCRIPTOR_GROWTH + payload.len() + MAX_OVERHEAD;
         let mut slot = tx.reserve(room);
         let bytes = slot.bytes();
-        let header_len = header.write(bytes, &extensions, map);
+        let level = meta.audio_level.is_some();
+        if self.template.is_none_or(|template| template.is_with_level() != level) {
+            self.template = HeaderTemplate::new(map, self.section.mid, level);
+        }
+        let header_len = match &self.template {
+            Some(template) if dd.is_empty() && template.fits(meta) => {
+                template.write(bytes, header, meta, twcc, now)
+            }
+            _ => {
+                let extensions = ExtensionValues {
+                    mid: Some(self.section.mid),
+                    audio_level: meta.audio_level,
+                    abs_send_time: map.id(Extension::AbsSendTime).map(|_| twcc.abs_send_time(now)),
+                    transport_cc: numbered.then(|| twcc.peek()),
+                    dependency_descriptor: (!dd.is_empty()).then_some(&dd[..]),
+                    video_orientation: meta.orientation,
+                    playout_delay: meta.playout_delay,
+                    ..ExtensionValues::default()
+                };
+                header.write(bytes, &extensions, map)
+            }
+        };
         let len = seal.seal_rtp(bytes, header_len, header.ssrc, index, &prefix, body)?;
         slot.commit(dst, len);
         if numbered {
@@ -437,6 +468,13 @@ impl Forwarder {
         }
         Ok(prefix.len() + body.len())
     }
+}
+
+/// Whether the payload descriptor goes out as it came in. A picture id of seven bits always goes out in fifteen.
+fn same_numbers(meta: &PacketMeta, ids: Ids) -> bool {
+    ids.picture_id == meta.info.picture_id
+        && ids.tl0_pic_idx == meta.info.tl0_pic_idx
+        && ids.picture_id.is_none_or(|id| id > 0x7f)
 }
 
 /// One packet about to be sent.

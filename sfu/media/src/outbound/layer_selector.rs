@@ -214,8 +214,16 @@ impl LayerSelector {
 
     /// A packet of the stream being forwarded.
     fn inside(&mut self, current: Current, meta: &PacketMeta, in_order: bool) -> Decision {
+        let starts = in_order && meta.info.frame_start;
+        if !starts && !current.dd && meta.frame.is_none() {
+            // Limits and layers are looked at where a frame begins.
+            return match self.plain.continues(meta) {
+                Verdict::Forward { marker, active } => Decision::Forward(Look { marker, active }),
+                Verdict::LeaveOut => LEFT_OUT,
+            };
+        }
         let limits = self.limits(meta.stream);
-        let key = in_order && meta.info.frame_start && meta.info.key_frame && inner(meta) == 0;
+        let key = starts && meta.info.key_frame && inner(meta) == 0;
         let verdict = match &meta.frame {
             Some(frame) if current.dd => self.dd.decide(meta, frame, limits, in_order),
             // The publisher began to send descriptors, or ceased to.
@@ -285,6 +293,9 @@ impl LayerSelector {
 
     /// The best live stream at or below the target, else the lowest live one.
     fn target_stream(&self) -> Option<u8> {
+        if let [Some(_), None, None, None] = self.streams {
+            return Some(0);
+        }
         let newest = self.streams.iter().flatten().map(|s| s.last).max()?;
         let mut lowest = None;
         let mut best = None;

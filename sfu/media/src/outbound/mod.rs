@@ -26,6 +26,7 @@
 //! the normal fate of the layers that a subscriber does not get.
 
 mod forwarder;
+mod header_template;
 mod history;
 mod layer_selector;
 mod pacer;

@@ -173,6 +173,9 @@ impl<T: Copy + PartialEq> Pacer<T> {
     }
 
     fn settle(&mut self, now: Instant) {
+        if self.settled == Some(now) {
+            return;
+        }
         let Some(rate) = self.speed() else {
             self.settled = Some(now);
             return;

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use arrayvec::ArrayVec;
+
 use super::Shard;
 use super::sending::{Kind, REPAIR, WIRE_OVERHEAD, Work};
 use super::subscriptions::SubKey;
@@ -15,6 +17,9 @@ use crate::tx::TxQueue;
 
 /// The relay's own SSRC on every transport: sender of what it reports. Outgoing streams have others.
 pub(super) const OWN_SSRC: crate::ids::Ssrc = crate::ids::Ssrc(1);
+
+/// Packets of one release that are looked up in the store once for all subscribers.
+const MAX_LOOKED_UP: usize = 64;
 
 impl Shard {
     /// Gives released packets to each subscription in turn, so that a frame's packets to one receiver lie side by side in
@@ -45,26 +50,35 @@ impl Shard {
             MediaKind::Audio => Kind::Audio,
             MediaKind::Video => Kind::Video,
         };
+        // Looked up once, not for each subscriber; more than these are rare.
+        let packets: ArrayVec<_, MAX_LOOKED_UP> =
+            released.iter().take(MAX_LOOKED_UP).map(|index| store.get(*index)).collect();
         for sub_key in &track.subs {
+            tx.relieve();
             let Some(sub) = subs.get_mut(*sub_key) else { continue };
             let Some(peer) = peers.get_mut(sub.peer) else { continue };
             let mut waits = false;
-            for index in released {
-                let Some(packet) = store.get(*index) else { continue };
-                if kind == Kind::Video && peer.sending.pacer.must_wait(now) {
-                    waits = true;
-                    let bytes = if sub.takes(layer) { packet.1.len() + WIRE_OVERHEAD } else { 0 };
-                    let work = Work::Packet { sub: *sub_key, stream: stream_key, layer, index: *index };
-                    if !peer.sending.pacer.push(work, bytes, now) {
-                        stats.drop(DropReason::Congested);
-                        sub.forwarder.require_key_frame();
+            if let Some(mut way) = peer.way(tx) {
+                for (at, index) in released.iter().enumerate() {
+                    let packet = match packets.get(at) {
+                        Some(packet) => *packet,
+                        None => store.get(*index),
+                    };
+                    let Some(packet) = packet else { continue };
+                    if kind == Kind::Video && way.sending.pacer.must_wait(now) {
+                        waits = true;
+                        let bytes = if sub.takes(layer) { packet.1.len() + WIRE_OVERHEAD } else { 0 };
+                        let work = Work::Packet { sub: *sub_key, stream: stream_key, layer, index: *index };
+                        if !way.sending.pacer.push(work, bytes, now) {
+                            stats.drop(DropReason::Congested);
+                            sub.forwarder.require_key_frame();
+                        }
+                        continue;
                     }
-                    continue;
-                }
-                let Some(mut way) = peer.way(tx) else { break };
-                match way.forward(&mut sub.forwarder, kind, packet, now) {
-                    Ok(()) => stats.rtp_out += 1,
-                    Err(reason) => stats.drop(reason),
+                    match way.forward(&mut sub.forwarder, kind, packet, now) {
+                        Ok(()) => stats.rtp_out += 1,
+                        Err(reason) => stats.drop(reason),
+                    }
                 }
             }
             if waits {
@@ -75,6 +89,7 @@ impl Shard {
                 wanted |= 1 << (layer & 7);
             }
         }
+        drop(packets);
         for layer in (0..8).filter(|layer| wanted >> layer & 1 == 1) {
             self.request_key_frame(track_key, layer, tx, now);
         }

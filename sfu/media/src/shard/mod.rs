@@ -201,13 +201,15 @@ impl Shard {
     }
 
     fn mark(tx: &TxQueue) -> SentMark {
-        SentMark { datagrams: tx.count(), bytes: tx.len() }
+        let (datagrams, bytes) = tx.queued();
+        SentMark { datagrams, bytes }
     }
 
     /// Counts what was queued since the mark.
     fn count_sent(&mut self, mark: SentMark, tx: &TxQueue) {
-        self.stats.datagrams_out += (tx.count() - mark.datagrams) as u64;
-        self.stats.bytes_out += (tx.len() - mark.bytes) as u64;
+        let (datagrams, bytes) = tx.queued();
+        self.stats.datagrams_out += (datagrams - mark.datagrams) as u64;
+        self.stats.bytes_out += (bytes - mark.bytes) as u64;
     }
 }
 

@@ -4,7 +4,7 @@ use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, Unbound
 use zeroize::Zeroizing;
 
 use super::kdf::{Derivation, Label};
-use super::{E_BIT, RTCP_CLEAR, SrtpError};
+use super::{E_BIT, MAX_INDEX, RTCP_CLEAR, SrtpError};
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, Ssrc};
 
@@ -125,9 +125,10 @@ impl Gcm {
 
     /// `(00 00 | SSRC | ROC | SEQ) XOR salt` (section 8.1).
     fn rtp_nonce(&self, ssrc: Ssrc, index: ExtSeq) -> Nonce {
-        let mut iv = *self.rtp_salt;
-        xor(&mut iv[2..6], &ssrc.0.to_be_bytes());
-        xor(&mut iv[6..12], &index.0.to_be_bytes()[2..]);
+        let mut salt = [0; 16];
+        salt[4..].copy_from_slice(&*self.rtp_salt);
+        let names = u128::from(ssrc.0) << 48 | u128::from(index.0 & MAX_INDEX);
+        let [_, _, _, _, iv @ ..] = (u128::from_be_bytes(salt) ^ names).to_be_bytes();
         Nonce::assume_unique_for_key(iv)
     }
 

@@ -46,7 +46,7 @@ impl Forwarder {
     ) -> Result<(), DropReason> {
         let ssrc = self.section.rtx_ssrc.ok_or(DropReason::RtxUseless)?;
         let highest = self.history.highest().ok_or(DropReason::RtxUseless)?;
-        let sent = self.history.get(highest).copied().ok_or(DropReason::RtxUseless)?;
+        let sent = self.history.get(highest).ok_or(DropReason::RtxUseless)?;
         let pt = sent.rtx_pt.ok_or(DropReason::RtxUseless)?;
         let stored = stores(sent.stream).and_then(|store| store.get(sent.index));
         if size >= WORTH_A_PACKET && stored.is_some() {

@@ -62,6 +62,11 @@ impl PlainLayers {
             }
             self.step_up(meta, limits);
         }
+        self.continues(meta)
+    }
+
+    /// Decides on a packet that does not start a frame, or is late.
+    pub(super) fn continues(&self, meta: &PacketMeta) -> Verdict {
         if inner(meta) > self.inner || meta.info.temporal > self.temporal {
             return Verdict::LeaveOut;
         }
