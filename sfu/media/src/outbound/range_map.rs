@@ -5,6 +5,10 @@ use std::collections::VecDeque;
 /// Ranges kept. A stream of which every second frame is dropped needs one per frame, thus has seconds of memory.
 const MAX_RANGES: usize = 256;
 
+/// Ranges that there is room for from the start. One is enough while all layers are forwarded; room for more comes when
+/// it is needed, and stays.
+const FIRST_RANGES: usize = 4;
+
 /// What is added to a packet's numbers, each modulo its width.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Offsets {
@@ -39,7 +43,7 @@ pub(super) struct RangeMap {
 
 impl RangeMap {
     pub(super) fn new() -> Self {
-        Self { ranges: VecDeque::with_capacity(MAX_RANGES) }
+        Self { ranges: VecDeque::with_capacity(FIRST_RANGES) }
     }
 
     /// From `first` on, packets of `stream` get `offsets`. The range before must have been closed, if there was one.

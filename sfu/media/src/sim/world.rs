@@ -138,8 +138,11 @@ pub struct World {
     pub rtp_out: BTreeMap<(SocketAddr, u32), u64>,
     /// Runs that the shard queued, and the datagrams in them.
     pub runs: (u64, u64),
-    /// Called around each datagram that the shard takes: with the datagram and what takes it, which it must call.
+    /// Called around each datagram that the shard takes, and with an empty one around each command and turn of its timers:
+    /// with the datagram and what takes it, which it must call.
     pub around: Option<Around>,
+    /// Events are dropped at once, inside `around` where that is set: who counts memory does not count what left the shard.
+    pub discard_events: bool,
     /// Data messages are passed on to all other peers, as a room does.
     pub relay_data: bool,
     certificate: Arc<DtlsCertificate>,
@@ -178,6 +181,7 @@ impl World {
             rtp_out: BTreeMap::new(),
             runs: (0, 0),
             around: None,
+            discard_events: false,
             relay_data: false,
             certificate,
             tx: TxQueue::new(),
@@ -285,7 +289,12 @@ impl World {
 
     /// Gives the shard a command.
     pub fn command(&mut self, command: ShardCommand) {
-        self.shard.handle_command(command, &mut self.tx, self.now);
+        let Self { shard, tx, now, around, .. } = self;
+        match around {
+            // What the shard keeps of the command is its own then.
+            Some(around) => around(&[], &mut || shard.handle_command(command.clone(), tx, *now)),
+            None => shard.handle_command(command, tx, *now),
+        }
         self.deliver();
     }
 
@@ -425,7 +434,12 @@ impl World {
                 }
             }
             if self.shard.poll_timeout().is_some_and(|at| at <= now) {
-                self.shard.handle_timeout(&mut self.tx, now);
+                let Self { shard, tx, around, .. } = self;
+                let mut handle = || shard.handle_timeout(tx, now);
+                match around {
+                    Some(around) => around(&[], &mut handle),
+                    None => handle(),
+                }
                 self.deliver();
             }
             for bot in &mut self.bots {
@@ -460,6 +474,10 @@ impl World {
             self.net.send(RELAY, to.addr, datagram, self.now);
         }
         self.tx.clear();
+        if let (true, Some(around)) = (self.discard_events, self.around) {
+            let shard = &mut self.shard;
+            around(&[], &mut || while shard.poll_event().is_some() {});
+        }
         while let Some(event) = self.shard.poll_event() {
             match event {
                 ShardEvent::Quality(_) | ShardEvent::AudioLevels(_) | ShardEvent::Stats(_) => {
