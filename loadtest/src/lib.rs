@@ -4,4 +4,13 @@
 //! Nothing here shares code with the relay's media core, so that a fault common to both ends cannot hide.
 #![forbid(unsafe_code)]
 
+pub mod agent;
 pub mod bot;
+pub mod capacity;
+pub mod client;
+pub mod measure;
+pub mod media;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod token;

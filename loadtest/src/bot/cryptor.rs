@@ -29,7 +29,7 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
-    fn clear_bytes(self, frame: &[u8]) -> usize {
+    pub(crate) fn clear_bytes(self, frame: &[u8]) -> usize {
         let wanted = match self {
             FrameKind::Opus => 1,
             FrameKind::Vp9 => 0,
@@ -73,21 +73,34 @@ impl FrameCryptor {
         Self { key: LessSafeKey::new(key), random: SystemRandom::new() }
     }
 
+    /// A 96-bit number to count initialisation vectors from: each sender under the key starts somewhere else.
+    pub fn random_iv(&self) -> u128 {
+        let mut bytes = [0; 16];
+        self.random.fill(&mut bytes[4..]).expect("the system has randomness");
+        u128::from_be_bytes(bytes)
+    }
+
     /// Encrypts a frame under key index 0.
     pub fn seal(&self, kind: FrameKind, frame: &[u8]) -> Vec<u8> {
-        let (header, body) = frame.split_at(kind.clear_bytes(frame));
-        let mut iv = [0; NONCE_LEN];
-        self.random.fill(&mut iv).expect("the system has randomness");
         let mut out = Vec::with_capacity(frame.len() + 16 + TRAILER);
-        out.extend_from_slice(header);
-        let mut sealed = body.to_vec();
-        self.key
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(iv), Aad::from(header), &mut sealed)
-            .expect("a frame is shorter than GCM's limit");
-        out.extend_from_slice(&sealed);
-        out.extend_from_slice(&iv);
-        out.extend_from_slice(&[NONCE_LEN as u8, 0]);
+        out.extend_from_slice(frame);
+        self.seal_in_place(kind, self.random_iv(), &mut out);
         out
+    }
+
+    /// Encrypts a frame where it is, under key index 0. `iv` (its low 96 bits) must never repeat under a key.
+    pub fn seal_in_place(&self, kind: FrameKind, iv: u128, frame: &mut Vec<u8>) {
+        let mut nonce = [0; NONCE_LEN];
+        nonce.copy_from_slice(&iv.to_be_bytes()[16 - NONCE_LEN..]);
+        let clear = kind.clear_bytes(frame);
+        let (header, body) = frame.split_at_mut(clear);
+        let tag = self
+            .key
+            .seal_in_place_separate_tag(Nonce::assume_unique_for_key(nonce), Aad::from(&*header), body)
+            .expect("a frame is shorter than GCM's limit");
+        frame.extend_from_slice(tag.as_ref());
+        frame.extend_from_slice(&nonce);
+        frame.extend_from_slice(&[NONCE_LEN as u8, 0]);
     }
 
     /// Decrypts a frame.
@@ -95,21 +108,37 @@ impl FrameCryptor {
     /// # Errors
     /// See [`CryptorError`].
     pub fn open(&self, kind: FrameKind, frame: &[u8]) -> Result<Vec<u8>, CryptorError> {
+        let mut out = frame.to_vec();
+        let (clear, body) = self.open_in_place(kind, &mut out)?;
+        let plain = clear + body.len();
+        out.truncate(plain);
+        Ok(out)
+    }
+
+    /// Decrypts a frame where it is; returns the length of the clear header and the body that was encrypted.
+    ///
+    /// # Errors
+    /// See [`CryptorError`]. The buffer holds nothing of use then.
+    pub fn open_in_place<'a>(
+        &self,
+        kind: FrameKind,
+        frame: &'a mut [u8],
+    ) -> Result<(usize, &'a mut [u8]), CryptorError> {
         let (rest, trailer) = frame
             .len()
             .checked_sub(TRAILER)
-            .and_then(|at| frame.split_at_checked(at))
+            .and_then(|at| frame.split_at_mut_checked(at))
             .filter(|(_, t)| t[NONCE_LEN] == NONCE_LEN as u8)
             .ok_or(CryptorError::NoTrailer)?;
-        let (header, sealed) = rest.split_at(kind.clear_bytes(rest));
         let nonce =
             Nonce::try_assume_unique_for_key(&trailer[..NONCE_LEN]).map_err(|_| CryptorError::NoTrailer)?;
-        let mut body = sealed.to_vec();
-        let plain = self
+        let clear = kind.clear_bytes(rest);
+        let (header, sealed) = rest.split_at_mut(clear);
+        let body = self
             .key
-            .open_in_place(nonce, Aad::from(header), &mut body)
+            .open_in_place(nonce, Aad::from(&*header), sealed)
             .map_err(|_| CryptorError::Authentication)?;
-        Ok([header, plain].concat())
+        Ok((clear, body))
     }
 }
 

@@ -355,7 +355,7 @@ impl Participant {
 }
 
 /// The track id of each section, from `a=msid:STREAM TRACK`.
-fn tracks_by_mid(sdp: &str) -> BTreeMap<String, String> {
+pub(crate) fn tracks_by_mid(sdp: &str) -> BTreeMap<String, String> {
     let mut tracks = BTreeMap::new();
     let (mut mid, mut track) = (None, None);
     for line in sdp.lines().chain(["m="]) {

@@ -1,0 +1,336 @@
+//! Several testers together: an agent waits on each machine, one coordinator gives each its share of a run, and adds up
+//! what they saw.
+//!
+//! One connection a run, messages as lines of JSON. Each end proves that it knows the agents' secret before anything else;
+//! the messages themselves are not encrypted, and the job holds the API key: agents belong on a network of their own, or
+//! behind a tunnel.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ring::hmac;
+use ring::rand::{SecureRandom, SystemRandom};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::measure::{Second, Tally};
+use crate::media::stamp::StampClock;
+use crate::run::{Outcome, Progress, RelaySource, Share, Target, run};
+use crate::scenario::Scenario;
+use crate::token::ApiKey;
+
+/// Longest line: the tally of some ten thousand streams.
+const MAX_LINE: u64 = 512 << 20;
+/// Longest line before the other end has proved itself.
+const MAX_HELLO: u64 = 4096;
+/// How long an answer may take where nothing has to be done for it.
+const ANSWER: Duration = Duration::from_secs(5);
+/// Times that the clocks are compared; the quickest answer counts.
+const CLOCK_ROUNDS: usize = 20;
+
+#[derive(Serialize, Deserialize)]
+struct Challenge {
+    nonce: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Proof {
+    proof: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Job {
+    url: String,
+    key: ApiKey,
+    local: Option<Ipv4Addr>,
+    threads: usize,
+    scenario: Scenario,
+    share: Share,
+    offset_ns: i64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ToAgent {
+    /// Asks for the time.
+    Time,
+    Run(Box<Job>),
+    Stop,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum FromAgent {
+    Time { unix_ns: u64 },
+    Progress { present: u64, failed_joins: u64, packets: u64, bytes: u64 },
+    Done(Box<Tally>),
+    Failed(String),
+}
+
+struct Line {
+    reader: BufReader<OwnedReadHalf>,
+    writer: OwnedWriteHalf,
+}
+
+impl Line {
+    fn new(stream: TcpStream) -> Self {
+        // Where it cannot be set, comparing clocks is a little less exact.
+        let _ = stream.set_nodelay(true);
+        let (reader, writer) = stream.into_split();
+        Self { reader: BufReader::new(reader), writer }
+    }
+
+    async fn send(&mut self, message: &impl Serialize) -> anyhow::Result<()> {
+        let mut text = serde_json::to_vec(message)?;
+        text.push(b'\n');
+        Ok(self.writer.write_all(&text).await?)
+    }
+
+    async fn receive<T: DeserializeOwned>(&mut self, most: u64) -> anyhow::Result<T> {
+        let mut text = Vec::new();
+        let length = (&mut self.reader).take(most).read_until(b'\n', &mut text).await?;
+        ensure!(length > 0, "the other end closed the connection");
+        ensure!(text.ends_with(b"\n"), "a line is too long or was cut");
+        Ok(serde_json::from_slice(&text)?)
+    }
+
+    /// Both ends prove that they know the secret. The labels keep an answer from being given back as a question.
+    async fn prove(&mut self, secret: &str, own: &str, theirs: &str) -> anyhow::Result<()> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        let mut nonce = [0; 32];
+        SystemRandom::new().fill(&mut nonce).map_err(|_| anyhow::anyhow!("no randomness"))?;
+        let nonce = STANDARD.encode(nonce);
+        self.send(&Challenge { nonce: nonce.clone() }).await?;
+        let asked: Challenge = self.receive(MAX_HELLO).await?;
+        let answer = hmac::sign(&key, format!("{own} {}", asked.nonce).as_bytes());
+        self.send(&Proof { proof: STANDARD.encode(answer) }).await?;
+        let given: Proof = self.receive(MAX_HELLO).await?;
+        let given = STANDARD.decode(given.proof).context("the proof is damaged")?;
+        let expected = format!("{theirs} {nonce}");
+        hmac::verify(&key, expected.as_bytes(), &given)
+            .map_err(|_| anyhow::anyhow!("the other end has another agent secret"))
+    }
+}
+
+/// Serves coordinators, one run at a time, until `stop`.
+///
+/// # Errors
+/// The address cannot be opened.
+pub async fn serve(
+    listener: TcpListener,
+    secret: &str,
+    mut stop: watch::Receiver<bool>,
+    say: impl Fn(&str),
+) -> anyhow::Result<()> {
+    loop {
+        let (stream, _) = tokio::select! {
+            accepted = listener.accept() => accepted?,
+            _ = stop.wait_for(|stop| *stop) => return Ok(()),
+        };
+        if let Err(error) = serve_one(stream, secret, &say).await {
+            say(&format!("a coordinator's run ended: {error:#}"));
+        }
+    }
+}
+
+async fn serve_one(stream: TcpStream, secret: &str, say: &impl Fn(&str)) -> anyhow::Result<()> {
+    let mut line = Line::new(stream);
+    timeout(ANSWER, line.prove(secret, "agent", "coordinator")).await.context("no proof in time")??;
+    let job = loop {
+        match timeout(ANSWER, line.receive(MAX_LINE)).await.context("no job in time")?? {
+            ToAgent::Time => {
+                let unix_ns = StampClock::start(0).at(Instant::now());
+                line.send(&FromAgent::Time { unix_ns }).await?;
+            }
+            ToAgent::Run(job) => break job,
+            ToAgent::Stop => return Ok(()),
+        }
+    };
+    say(&format!("running a share of {}", job.scenario.name));
+    let local = match job.local {
+        Some(local) => local,
+        None => crate::run::local_towards(&job.url)?,
+    };
+    let target =
+        Target { url: job.url, key: job.key, local, threads: job.threads, relay: RelaySource::default() };
+    let (stop, stopped) = watch::channel(false);
+    let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
+    let running = run(&target, &job.scenario, job.share, job.offset_ns, stopped, move |p| {
+        let (packets, bytes) = (p.second.packets, p.second.bytes);
+        // The coordinator may have gone.
+        let _ = tell.send(FromAgent::Progress {
+            present: p.present,
+            failed_joins: p.failed_joins,
+            packets,
+            bytes,
+        });
+    });
+    tokio::pin!(running);
+    let mut end = [0; 64];
+    let outcome = loop {
+        tokio::select! {
+            outcome = &mut running => break outcome,
+            Some(progress) = told.recv() => line.send(&progress).await?,
+            // The only word that may come now is to stop; so does a coordinator that goes.
+            _ = line.reader.read(&mut end) => {
+                let _ = stop.send(true);
+                break running.await;
+            }
+        }
+    };
+    say("done");
+    match outcome {
+        Ok(outcome) => line.send(&FromAgent::Done(Box::new(outcome.tally))).await,
+        Err(error) => line.send(&FromAgent::Failed(format!("{error:#}"))).await,
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    present: u64,
+    failed_joins: u64,
+    packets: u64,
+    bytes: u64,
+}
+
+/// Runs a scenario with this process and the agents.
+///
+/// # Errors
+/// An agent cannot be reached, has another secret, or cannot run.
+pub async fn run_together(
+    target: &Target,
+    scenario: &Scenario,
+    agents: &[String],
+    secret: &str,
+    stop: watch::Receiver<bool>,
+    mut progress: impl FnMut(&Progress),
+) -> anyhow::Result<Outcome> {
+    let testers = u32::try_from(agents.len() + 1)?;
+    let share = Share { testers, ..Share::whole() };
+    let mut lines = Vec::new();
+    for address in agents {
+        let connected = timeout(ANSWER, TcpStream::connect(address)).await;
+        let stream =
+            connected.with_context(|| format!("agent {address} does not answer"))?.with_context(|| {
+                format!("agent {address} cannot be reached: does `loadtest agent` run there?")
+            })?;
+        let mut line = Line::new(stream);
+        let ready = async {
+            timeout(ANSWER, line.prove(secret, "coordinator", "agent"))
+                .await
+                .context("no proof in time")??;
+            compare_clocks(&mut line).await
+        };
+        let offset_ns = ready.await.with_context(|| format!("agent {address}"))?;
+        lines.push((address, line, offset_ns));
+    }
+    let seen = Arc::new(Mutex::new(vec![Seen::default(); lines.len()]));
+    let mut tasks = Vec::new();
+    for (index, (address, mut line, offset_ns)) in lines.into_iter().enumerate() {
+        let job = Job {
+            url: target.url.clone(),
+            key: target.key.clone(),
+            // Each agent finds the address from which it reaches the server.
+            local: target.local.is_loopback().then_some(target.local),
+            threads: target.threads,
+            scenario: scenario.clone(),
+            share: Share { tester: index as u32 + 1, ..share },
+            offset_ns,
+        };
+        line.send(&ToAgent::Run(Box::new(job))).await.with_context(|| format!("agent {address}"))?;
+        let (seen, address, mut stop) = (seen.clone(), address.clone(), stop.clone());
+        tasks.push(tokio::spawn(async move {
+            let tally = follow(&mut line, &mut stop, |now| {
+                if let Some(seen) = seen.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
+                    *seen = now;
+                }
+            });
+            tally.await.with_context(|| format!("agent {address}"))
+        }));
+    }
+    let mut outcome = run(target, scenario, share, 0, stop, |own| {
+        let mut all = own.clone();
+        all.planned = u64::from(scenario.participants());
+        for seen in seen.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            all.present += seen.present;
+            all.failed_joins += seen.failed_joins;
+            all.second.merge(&Second { packets: seen.packets, bytes: seen.bytes, ..Second::default() });
+        }
+        progress(&all);
+    })
+    .await?;
+    for task in tasks {
+        // Agents began within the same second; longer than that after our own end something is wrong.
+        let tally = timeout(Duration::from_secs(30), task).await.context("an agent does not end")???;
+        outcome.tally.merge(tally);
+    }
+    Ok(outcome)
+}
+
+/// What has to be added to the agent's time to get ours: of several answers the quickest says it best.
+async fn compare_clocks(line: &mut Line) -> anyhow::Result<i64> {
+    let clock = StampClock::start(0);
+    let mut best: Option<(Duration, i64)> = None;
+    for _ in 0..CLOCK_ROUNDS {
+        let asked = Instant::now();
+        line.send(&ToAgent::Time).await?;
+        let answer = timeout(ANSWER, line.receive(MAX_HELLO)).await.context("no time in time")??;
+        let FromAgent::Time { unix_ns } = answer else { bail!("no answer to a question for the time") };
+        let took = asked.elapsed();
+        let middle = clock.at(asked + took / 2);
+        let offset = i64::try_from(i128::from(middle) - i128::from(unix_ns))?;
+        if best.is_none_or(|(quickest, _)| took < quickest) {
+            best = Some((took, offset));
+        }
+    }
+    best.map(|(_, offset)| offset).context("no time")
+}
+
+async fn follow(
+    line: &mut Line,
+    stop: &mut watch::Receiver<bool>,
+    mut progress: impl FnMut(Seen),
+) -> anyhow::Result<Tally> {
+    let mut stopped = false;
+    let mut text = Vec::new();
+    loop {
+        tokio::select! {
+            read = line.reader.read_until(b'\n', &mut text) => {
+                ensure!(read? > 0, "it closed the connection");
+                if !text.ends_with(b"\n") {
+                    continue;
+                }
+                match serde_json::from_slice(&text)? {
+                    FromAgent::Progress { present, failed_joins, packets, bytes } => {
+                        progress(Seen { present, failed_joins, packets, bytes });
+                    }
+                    FromAgent::Done(tally) => return Ok(*tally),
+                    FromAgent::Failed(error) => bail!(error),
+                    FromAgent::Time { .. } => {}
+                }
+                text.clear();
+            }
+            () = told_to(stop), if !stopped => {
+                stopped = true;
+                line.send(&ToAgent::Stop).await?;
+            }
+        }
+    }
+}
+
+/// Completes when everybody is told to stop.
+async fn told_to(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// Where an agent listens, without a word from the operator.
+pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7990);

@@ -1,0 +1,89 @@
+//! `loadtest capacity`.
+
+use std::process::ExitCode;
+
+use anyhow::Context;
+use loadtest::capacity::{Capacity, Grow, Search, Step};
+use loadtest::report::{Objectives, Report, html};
+use loadtest::scenario::Span;
+
+use super::progress::View;
+use super::run::{Cluster, Output, Server, What, stop_signal};
+use super::{HOLDS, INVALID};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    server: Server,
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    cluster: Cluster,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    objectives: Objectives,
+    /// What grows.
+    #[arg(long, value_enum, default_value_t)]
+    grow: Grow,
+    /// First size.
+    #[arg(long, default_value_t = 1)]
+    start: u32,
+    /// Largest size.
+    #[arg(long, default_value_t = 1000)]
+    max: u32,
+    /// Stop when what held and what did not are as near as this, in percent.
+    #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
+    tolerance: f64,
+    /// Pause between steps, for the server to forget the last one.
+    #[arg(long, default_value = "2s")]
+    pause: Span,
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let base = args.what.scenario_lasting(Some(Span::ms(20_000)))?;
+    let target = args.server.target()?;
+    let mut search = Search::new(args.start, args.max, args.tolerance / 100.0);
+    let mut found = Capacity { scenario: base.name.clone(), grow: args.grow, steps: Vec::new() };
+    let stop = stop_signal();
+    let mut last: Option<Report> = None;
+    while let Some(size) = search.next() {
+        let scenario = args.grow.scale(&base, size);
+        if !args.output.quiet {
+            eprintln!(
+                "size {size}: {} rooms, {} participants",
+                scenario.room_count(),
+                scenario.participants()
+            );
+        }
+        let mut view = View::new(args.output.quiet);
+        let outcome = args.cluster.run(&target, &scenario, stop.clone(), |p| view.show(p)).await?;
+        view.end();
+        let report = Report::new(&scenario, outcome, &args.objectives);
+        let step = Step::of(size, &report);
+        let (valid, holds) = (report.is_valid(), report.holds());
+        if !args.output.quiet {
+            let word = if holds { "holds".to_owned() } else { step.broken.join("; ") };
+            eprintln!("size {size}: {word}{}", if valid { "" } else { " (not a valid run)" });
+        }
+        found.steps.push(step);
+        search.record(size, holds && valid);
+        if holds && valid {
+            last = Some(report);
+        }
+        if *stop.borrow() {
+            break;
+        }
+        tokio::time::sleep(args.pause.get()).await;
+    }
+    print!("{}", found.summary());
+    if let Some(path) = &args.output.json {
+        let text = serde_json::to_string_pretty(&found)?;
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    if let (Some(path), Some(report)) = (&args.output.html, &last) {
+        let page = html(report, &found.charts());
+        std::fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(ExitCode::from(if found.is_answer() { HOLDS } else { INVALID }))
+}

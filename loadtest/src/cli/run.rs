@@ -1,0 +1,257 @@
+//! `loadtest run`.
+
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use loadtest::agent::run_together;
+use loadtest::report::{Objectives, Report, html, junit, summary};
+use loadtest::run::{Outcome, Progress, RelaySource, Share, Target, run as run_share};
+use loadtest::scenario::{READY, Resolution, Role, Scenario, Span};
+use loadtest::token::ApiKey;
+use tokio::sync::watch;
+
+use super::progress::View;
+use super::{BROKEN, HOLDS, INVALID};
+
+/// The server under test.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Server {
+    /// Address of the server, `ws://` or `wss://`.
+    #[arg(long)]
+    url: String,
+    /// Name of the API key that the server knows.
+    #[arg(long, env = "LIVEKIT_API_KEY")]
+    api_key: String,
+    /// The key's secret.
+    #[arg(long, env = "LIVEKIT_API_SECRET", hide_env_values = true)]
+    api_secret: String,
+    /// Where the relay's Prometheus metrics are, for its CPU and packets.
+    #[arg(long, value_name = "URL")]
+    relay_metrics: Option<String>,
+    /// Process id of a relay on this machine, for its CPU and memory.
+    #[arg(long, value_name = "PID")]
+    relay_pid: Option<u32>,
+    /// Local address of the media sockets. Without it the one that the system would use to reach the server.
+    #[arg(long)]
+    local: Option<Ipv4Addr>,
+    /// Threads of the tester; 0 is one per core.
+    #[arg(long, default_value_t = 0)]
+    threads: usize,
+}
+
+/// What is run.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct What {
+    /// A ready scenario (`--list-scenarios`) or a TOML file.
+    #[arg(long)]
+    scenario: Option<String>,
+    /// Rooms. With a ready scenario or a file: of each kind.
+    #[arg(long)]
+    rooms: Option<u32>,
+    /// Participants in each room. With a ready scenario or a file: of the last role.
+    #[arg(long)]
+    participants: Option<u32>,
+    /// Everybody has a camera of this size: 180p, 360p, 720p or 1080p.
+    #[arg(long)]
+    video: Option<Resolution>,
+    /// Everybody has a microphone.
+    #[arg(long)]
+    audio: bool,
+    /// How long is measured.
+    #[arg(long)]
+    duration: Option<Span>,
+    /// Over how long the joins are spread.
+    #[arg(long)]
+    ramp: Option<Span>,
+    /// Seed of all random choices.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Send frames in clear.
+    #[arg(long)]
+    no_e2ee: bool,
+}
+
+/// Where results go.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Output {
+    /// Write the report as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) json: Option<PathBuf>,
+    /// Write the objectives as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
+    /// Write a page with charts.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Show nothing while it runs.
+    #[arg(long)]
+    pub(crate) quiet: bool,
+}
+
+/// Who else runs it.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Cluster {
+    /// Address of an agent that takes a share of the participants; may be given more than once.
+    #[arg(long, value_name = "HOST:PORT", requires = "agent_secret")]
+    agent: Vec<String>,
+    /// Secret that agents and coordinator share.
+    #[arg(long, env = "LOADTEST_AGENT_SECRET", hide_env_values = true)]
+    agent_secret: Option<String>,
+}
+
+impl Cluster {
+    pub(crate) async fn run(
+        &self,
+        target: &Target,
+        scenario: &Scenario,
+        stop: watch::Receiver<bool>,
+        progress: impl FnMut(&Progress),
+    ) -> anyhow::Result<Outcome> {
+        match &self.agent_secret {
+            Some(secret) if !self.agent.is_empty() => {
+                run_together(target, scenario, &self.agent, secret, stop, progress).await
+            }
+            _ => run_share(target, scenario, Share::whole(), 0, stop, progress).await,
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    server: Option<Server>,
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    cluster: Cluster,
+    #[command(flatten)]
+    output: Output,
+    #[command(flatten)]
+    objectives: Objectives,
+    /// List the ready scenarios and exit.
+    #[arg(long)]
+    list_scenarios: bool,
+    /// Print the scenario as TOML and exit.
+    #[arg(long)]
+    print_scenario: bool,
+}
+
+impl Server {
+    pub(crate) fn target(&self) -> anyhow::Result<Target> {
+        if !self.url.starts_with("ws://") && !self.url.starts_with("wss://") {
+            bail!("--url {} begins with neither ws:// nor wss://", self.url);
+        }
+        Ok(Target {
+            url: self.url.clone(),
+            key: ApiKey { name: self.api_key.clone(), secret: self.api_secret.clone() },
+            local: match self.local {
+                Some(local) => local,
+                None => loadtest::run::local_towards(&self.url)?,
+            },
+            threads: self.threads,
+            relay: RelaySource { metrics: self.relay_metrics.clone(), pid: self.relay_pid },
+        })
+    }
+}
+
+impl What {
+    pub(crate) fn scenario(&self) -> anyhow::Result<Scenario> {
+        self.scenario_lasting(None)
+    }
+
+    /// The scenario; `usual` is its duration where nobody asked for one.
+    pub(crate) fn scenario_lasting(&self, usual: Option<Span>) -> anyhow::Result<Scenario> {
+        let mut scenario = match &self.scenario {
+            Some(name) => Scenario::load(name)?,
+            None => {
+                let (video, audio) = match (self.video, self.audio) {
+                    (None, false) => (Some(Resolution::P720), true),
+                    asked => asked,
+                };
+                let role = Role::speaking(self.participants.unwrap_or(2), video, audio);
+                Scenario::simple(self.rooms.unwrap_or(1), vec![role])
+            }
+        };
+        for rooms in &mut scenario.rooms {
+            rooms.count = self.rooms.unwrap_or(rooms.count);
+            if let Some(role) = rooms.roles.last_mut() {
+                role.count = self.participants.unwrap_or(role.count);
+            }
+            for role in rooms.roles.iter_mut().filter(|role| role.video.is_some()) {
+                role.video = self.video.or(role.video);
+            }
+        }
+        scenario.duration = self.duration.or(usual).unwrap_or(scenario.duration);
+        scenario.ramp = self.ramp.unwrap_or(scenario.ramp);
+        scenario.seed = self.seed.unwrap_or(scenario.seed);
+        scenario.e2ee &= !self.no_e2ee;
+        scenario.check()?;
+        Ok(scenario)
+    }
+}
+
+impl Output {
+    pub(crate) fn write(&self, report: &Report, more: &[loadtest::report::Chart]) -> anyhow::Result<()> {
+        let save = |path: &Path, text: String| {
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+        };
+        if let Some(path) = &self.json {
+            save(path, serde_json::to_string(report)?)?;
+        }
+        if let Some(path) = &self.junit {
+            save(path, junit(report))?;
+        }
+        if let Some(path) = &self.html {
+            save(path, html(report, more))?;
+        }
+        Ok(())
+    }
+}
+
+/// Turns true when the operator wants to stop.
+pub(crate) fn stop_signal() -> watch::Receiver<bool> {
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        if tokio::signal::ctrl_c().await.is_ok() {
+            let _ = stop.send(true);
+        }
+        // The sender lives on, or everybody would take its end for a signal.
+        std::future::pending::<()>().await;
+    });
+    stopped
+}
+
+pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    if args.list_scenarios {
+        for (name, what) in READY {
+            println!("{name:<16} {what}");
+        }
+        return Ok(ExitCode::from(HOLDS));
+    }
+    let scenario = args.what.scenario()?;
+    if args.print_scenario {
+        print!("{}", toml::to_string(&scenario)?);
+        return Ok(ExitCode::from(HOLDS));
+    }
+    let Some(server) = args.server else {
+        bail!("--url, --api-key and --api-secret say which server to test")
+    };
+    let target = server.target()?;
+    let mut view = View::new(args.output.quiet);
+    let outcome = args.cluster.run(&target, &scenario, stop_signal(), |progress| view.show(progress)).await?;
+    view.end();
+    let report = Report::new(&scenario, outcome, &args.objectives);
+    print!("{}", summary(&report));
+    args.output.write(&report, &[])?;
+    Ok(exit(&report))
+}
+
+pub(crate) fn exit(report: &Report) -> ExitCode {
+    ExitCode::from(match (report.is_valid(), report.holds()) {
+        (false, _) => INVALID,
+        (true, true) => HOLDS,
+        (true, false) => BROKEN,
+    })
+}

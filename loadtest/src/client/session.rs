@@ -1,0 +1,722 @@
+//! One bot's visit from join to leave, and its comings and goings.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use livekit_protocol as proto;
+use proto::VideoQuality;
+use str0m::media::KeyframeRequestKind;
+use str0m::rtp::{RtpPacket, Ssrc};
+use str0m::{Event, IceConnectionState};
+use tokio::sync::watch;
+use tokio::time::{sleep_until, timeout};
+
+use super::publish::{AUDIO, Publisher, PublisherSpec, VIDEO};
+use super::transport::Transport;
+use super::view::{Tile, Wish, wishes};
+use crate::bot::FrameCryptor;
+use crate::bot::signal::{Request, Response, SignalClient};
+use crate::bot::{SignalError, tracks_by_mid};
+use crate::measure::{Board, Join, JoinOutcome, Kind, Meter, Window};
+use crate::media::speech::{Dice, Speaker};
+use crate::media::stamp::{MAX_LAYERS, StampClock};
+use crate::scenario::Role;
+use crate::token::ApiKey;
+
+/// Joining that takes longer has failed.
+const JOIN_TIME: Duration = Duration::from_secs(15);
+/// How often lost packets are given up and pictures that stand still are noticed.
+const TICK: Duration = Duration::from_millis(100);
+/// After a disconnect that nobody asked for a client tries again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the bots of a thread share.
+pub struct Context {
+    /// `ws://` or `wss://` address of the server.
+    pub url: String,
+    /// Key that signs the bots' tokens.
+    pub key: ApiKey,
+    /// Local address of the media sockets.
+    pub local: Ipv4Addr,
+    /// The end-to-end encryption; without it frames go in clear.
+    pub cryptor: Option<Arc<FrameCryptor>>,
+    /// Clock of the stamps.
+    pub clock: StampClock,
+    /// When figures count.
+    pub window: Window,
+    /// Start of the run.
+    pub epoch: Instant,
+    /// When everybody leaves.
+    pub end: Instant,
+    /// Where figures go.
+    pub board: Arc<Mutex<Board>>,
+    /// Random bytes that frames are filled with.
+    pub filling: Arc<[u8]>,
+    /// Tells everybody to leave early.
+    pub stop: watch::Receiver<bool>,
+}
+
+impl Context {
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.board.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who a bot is.
+#[derive(Debug, Clone)]
+pub struct BotPlan {
+    /// Room.
+    pub room: String,
+    /// Identity.
+    pub identity: String,
+    /// What it does.
+    pub role: Arc<Role>,
+    /// When it joins, after the start of the run.
+    pub join_at: Duration,
+    /// Seed of the room's schedule.
+    pub room_seed: u64,
+    /// Seed of its own choices.
+    pub seed: u64,
+    /// Its number among those of the room that speak, and how many these are.
+    pub voice: (u64, u64),
+}
+
+/// Plays a bot until the end of the run.
+pub async fn run_bot(plan: BotPlan, context: &Context) {
+    let mut stop = context.stop.clone();
+    let mut dice = Dice::new(plan.seed);
+    let mut join_at = context.epoch + plan.join_at;
+    while join_at < context.end {
+        tokio::select! {
+            () = sleep_until(join_at.into()) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
+        let leave_at = match plan.role.stay {
+            Some(stay) => {
+                let stay = dice.spell(stay.get().as_secs_f64(), stay.get().as_secs_f64() / 4.0);
+                (Instant::now() + stay).min(context.end)
+            }
+            None => context.end,
+        };
+        let visited = visit(&plan, context, dice.roll(), leave_at).await;
+        if *stop.borrow() {
+            return;
+        }
+        join_at = Instant::now()
+            + match visited {
+                Ok(()) => plan.role.away.get(),
+                Err(_) => RETRY,
+            };
+    }
+}
+
+/// One visit. An error is a disconnect, or a join that failed, and is on the board already.
+async fn visit(plan: &BotPlan, context: &Context, seed: u64, leave_at: Instant) -> Result<(), ()> {
+    let start = Instant::now();
+    let joined = timeout(JOIN_TIME, Session::connect(plan, context, seed, start)).await;
+    let mut session = match joined {
+        Ok(Ok(session)) => session,
+        failed => {
+            let why = match failed {
+                Ok(Err(error)) => error,
+                _ => format!("no answer within {} s", JOIN_TIME.as_secs()),
+            };
+            context.board().joins.push(Join {
+                outcome: JoinOutcome::Failed(why),
+                connect_us: 0,
+                admit_us: 0,
+                transport_us: 0,
+                first_media_us: None,
+            });
+            return Err(());
+        }
+    };
+    let ended = session.run(leave_at).await;
+    let reason = ended.as_ref().err().cloned();
+    session.finish(reason).await;
+    ended.map_err(|_| ())
+}
+
+/// A track of somebody else.
+struct Remote {
+    participant: String,
+    kind: Kind,
+    /// Order in which tracks came.
+    number: u64,
+    wish: Option<Wish>,
+    meter: Meter,
+}
+
+#[allow(clippy::large_enum_variant)] // lives for one turn of the loop
+enum Wake {
+    Signal(Result<Response, SignalError>),
+    Publisher,
+    Subscriber,
+    Timer,
+    Stop,
+}
+
+struct Session<'a> {
+    plan: &'a BotPlan,
+    context: &'a Context,
+    signal: SignalClient,
+    publisher: Option<Publisher>,
+    subscriber: Transport,
+    remotes: BTreeMap<String, Remote>,
+    came: u64,
+    tracks_by_mid: BTreeMap<String, String>,
+    by_ssrc: HashMap<Ssrc, String>,
+    speaker: Option<String>,
+    start: Instant,
+    connected_at: Instant,
+    admitted_at: Instant,
+    subscriber_up: bool,
+    join: Option<Join>,
+    ping_every: Duration,
+    own_sid: String,
+}
+
+impl<'a> Session<'a> {
+    async fn connect(
+        plan: &'a BotPlan,
+        context: &'a Context,
+        seed: u64,
+        start: Instant,
+    ) -> Result<Self, String> {
+        let token = context.key.token(&plan.room, &plan.identity, Duration::from_secs(6 * 3600));
+        let mut signal = SignalClient::connect(&context.url, &token).await.map_err(|e| reason(&e))?;
+        let connected_at = Instant::now();
+        let join = match signal.next().await.map_err(|e| reason(&e))? {
+            Response::Join(join) => join,
+            Response::Leave(leave) => return Err(format!("the server refused: {:?}", leave.reason())),
+            _ => return Err("the server's first message is no join response".to_owned()),
+        };
+        let admitted_at = Instant::now();
+        let transport = |seed| {
+            Transport::new(context.local, plan.role.link, seed)
+                .map_err(|error| format!("a socket of the tester: {error}"))
+        };
+        let layers = plan.role.video.map(|video| video.layers(plan.role.simulcast));
+        let publishes = plan.role.audio || layers.is_some();
+        let publisher = match publishes {
+            true => {
+                let (member, members) = plan.voice;
+                let speaker =
+                    plan.role.audio.then(|| Speaker::new(plan.room_seed, member, members, plan.role.muted));
+                let spec = PublisherSpec {
+                    speaker,
+                    layers,
+                    cryptor: context.cryptor.clone(),
+                    clock: context.clock,
+                    window: context.window,
+                    epoch: context.epoch,
+                    filling: context.filling.clone(),
+                    seed,
+                };
+                Some(Publisher::new(transport(seed ^ 0x77)?, spec, admitted_at))
+            }
+            false => None,
+        };
+        let mut session = Self {
+            plan,
+            context,
+            signal,
+            publisher,
+            subscriber: transport(seed ^ 0x99)?,
+            remotes: BTreeMap::new(),
+            came: 0,
+            tracks_by_mid: BTreeMap::new(),
+            by_ssrc: HashMap::new(),
+            speaker: None,
+            start,
+            connected_at,
+            admitted_at,
+            subscriber_up: false,
+            join: None,
+            ping_every: Duration::from_secs(u64::try_from(join.ping_interval).unwrap_or(0).clamp(1, 60)),
+            own_sid: join.participant.map(|p| p.sid).unwrap_or_default(),
+        };
+        {
+            let mut board = context.board();
+            board.ports.insert(session.subscriber.port());
+            board.ports.extend(session.publisher.as_ref().map(|p| p.transport.port()));
+        }
+        session.announce().await.map_err(|e| reason(&e))?;
+        session.on_participants(join.other_participants, admitted_at);
+        session.send_wishes(admitted_at).await.map_err(|e| reason(&e))?;
+        Ok(session)
+    }
+
+    /// Says which tracks will be published.
+    async fn announce(&mut self) -> Result<(), SignalError> {
+        let Some(publisher) = &self.publisher else { return Ok(()) };
+        let encryption = match self.context.cryptor {
+            Some(_) => proto::encryption::Type::Gcm,
+            None => proto::encryption::Type::None,
+        };
+        let layers = publisher.layers();
+        if self.plan.role.audio {
+            let request = proto::AddTrackRequest {
+                cid: AUDIO.into(),
+                name: AUDIO.into(),
+                r#type: proto::TrackType::Audio.into(),
+                source: proto::TrackSource::Microphone.into(),
+                encryption: encryption.into(),
+                disable_red: true,
+                ..Default::default()
+            };
+            self.signal.send(Request::AddTrack(request)).await?;
+        }
+        if let Some(top) = layers.last() {
+            let single = layers.len() == 1;
+            let qualities = [VideoQuality::Low, VideoQuality::Medium, VideoQuality::High];
+            let layer = |(layer, quality): (&crate::scenario::Layer, VideoQuality)| proto::VideoLayer {
+                quality: if single { VideoQuality::High } else { quality }.into(),
+                width: layer.width,
+                height: layer.height,
+                bitrate: layer.bitrate,
+                ..Default::default()
+            };
+            let request = proto::AddTrackRequest {
+                cid: VIDEO.into(),
+                name: VIDEO.into(),
+                r#type: proto::TrackType::Video.into(),
+                source: proto::TrackSource::Camera.into(),
+                width: top.width,
+                height: top.height,
+                layers: layers.iter().zip(qualities).map(layer).collect(),
+                encryption: encryption.into(),
+                ..Default::default()
+            };
+            self.signal.send(Request::AddTrack(request)).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes part until `leave_at`. An error is the reason of a disconnect.
+    async fn run(&mut self, leave_at: Instant) -> Result<(), String> {
+        let mut stop = self.context.stop.clone();
+        let mut events = Vec::new();
+        let mut next_tick = self.admitted_at + TICK;
+        let mut next_ping = self.admitted_at + self.ping_every;
+        let mut mutes = Vec::new();
+        loop {
+            let now = Instant::now();
+            if now >= leave_at {
+                return Ok(());
+            }
+            if self.join.is_none() && now > self.start + JOIN_TIME {
+                return Err(format!("no media path within {} s", JOIN_TIME.as_secs()));
+            }
+            if now >= next_tick {
+                next_tick = now + TICK;
+                self.tick(now);
+            }
+            if now >= next_ping {
+                next_ping = now + self.ping_every;
+                let ping = proto::Ping { timestamp: unix_ms(), rtt: 0 };
+                self.signal.send(Request::PingReq(ping)).await.map_err(|e| reason(&e))?;
+            }
+            let mut wake = leave_at.min(next_tick).min(next_ping);
+            if let Some(publisher) = &mut self.publisher {
+                let due = publisher.send_due(now, &mut self.context.board(), &mut mutes);
+                publisher.transport.advance(now, &mut events).map_err(|e| media(&e))?;
+                wake = due.map_or(wake, |due| wake.min(due)).min(publisher.transport.deadline());
+            }
+            self.on_publisher_events(&mut events)?;
+            for (sid, muted) in mutes.drain(..) {
+                let request = proto::MuteTrackRequest { sid, muted };
+                self.signal.send(Request::Mute(request)).await.map_err(|e| reason(&e))?;
+            }
+            if self.subscriber.deadline() <= now {
+                self.subscriber.advance(now, &mut events).map_err(|e| media(&e))?;
+                self.on_subscriber_events(&mut events, now)?;
+            }
+            wake = wake.min(self.subscriber.deadline());
+
+            let publisher_readable = async {
+                match &self.publisher {
+                    Some(publisher) => publisher.transport.readable().await,
+                    None => std::future::pending().await,
+                }
+            };
+            let woken = tokio::select! {
+                response = self.signal.next() => Wake::Signal(response),
+                () = publisher_readable => Wake::Publisher,
+                () = self.subscriber.readable() => Wake::Subscriber,
+                () = sleep_until(wake.into()) => Wake::Timer,
+                _ = stop.wait_for(|stop| *stop) => Wake::Stop,
+            };
+            match woken {
+                Wake::Signal(response) => {
+                    let response = response.map_err(|e| reason(&e))?;
+                    self.on_response(response).await?;
+                }
+                Wake::Publisher => {
+                    if let Some(publisher) = &mut self.publisher {
+                        publisher.transport.receive(&mut events).map_err(|e| media(&e))?;
+                    }
+                    self.on_publisher_events(&mut events)?;
+                }
+                Wake::Subscriber => {
+                    self.subscriber.receive(&mut events).map_err(|e| media(&e))?;
+                    self.on_subscriber_events(&mut events, Instant::now())?;
+                }
+                Wake::Timer => {}
+                Wake::Stop => return Ok(()),
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let mut board = self.context.board();
+        for (track, remote) in &mut self.remotes {
+            if remote.meter.tick(&mut board, now)
+                && let Some((ssrc, _)) = self.by_ssrc.iter().find(|(_, of)| *of == track)
+                && let Some(stream) = self.subscriber.rtc.direct_api().stream_rx(ssrc)
+            {
+                stream.request_keyframe(KeyframeRequestKind::Pli);
+            }
+        }
+    }
+
+    fn on_publisher_events(&mut self, events: &mut Vec<Event>) -> Result<(), String> {
+        for event in events.drain(..) {
+            match &event {
+                Event::Connected => self.check_joined(Instant::now()),
+                Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                    return Err("the publishing connection was lost".to_owned());
+                }
+                event => {
+                    if let Some(publisher) = &mut self.publisher {
+                        publisher.on_event(event, &mut self.context.board());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_subscriber_events(&mut self, events: &mut Vec<Event>, now: Instant) -> Result<(), String> {
+        for event in events.drain(..) {
+            match event {
+                Event::Connected => {
+                    self.subscriber_up = true;
+                    self.remotes.values_mut().for_each(|remote| remote.meter.can_flow(now));
+                    self.check_joined(now);
+                }
+                Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                    return Err("the receiving connection was lost".to_owned());
+                }
+                Event::RtpPacket(packet) => self.on_packet(&packet),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn on_packet(&mut self, packet: &RtpPacket) {
+        let ssrc = packet.header.ssrc;
+        if !self.by_ssrc.contains_key(&ssrc) {
+            let Some(stream) = self.subscriber.rtc.direct_api().stream_rx(&ssrc).map(|s| s.mid()) else {
+                return;
+            };
+            let Some(track) = self.tracks_by_mid.get(&stream.to_string()).cloned() else { return };
+            let Some(remote) = self.remotes.get_mut(&track) else { return };
+            if self.by_ssrc.values().any(|known| *known == track) {
+                self.by_ssrc.retain(|_, known| *known != track);
+                remote.meter.restart_numbers();
+            }
+            self.by_ssrc.insert(ssrc, track);
+        }
+        let Some(remote) = self.by_ssrc.get(&ssrc).and_then(|track| self.remotes.get_mut(track)) else {
+            return;
+        };
+        let mut board = self.context.board();
+        remote.meter.on_packet(
+            *packet.seq_no,
+            packet.time.as_seconds(),
+            packet.header.marker,
+            &packet.payload,
+            self.context.cryptor.as_deref(),
+            &mut board,
+            packet.timestamp,
+        );
+        if let Some(join) = self.join.as_mut().filter(|join| join.first_media_us.is_none())
+            && remote.meter.has_shown()
+        {
+            join.first_media_us = Some(micros(self.start, packet.timestamp));
+        }
+    }
+
+    /// All connections up: joined.
+    fn check_joined(&mut self, now: Instant) {
+        let publishing = self.publisher.as_ref().is_none_or(|p| p.transport.rtc.is_connected());
+        if self.join.is_some() || !publishing || !self.subscriber_up {
+            return;
+        }
+        self.join = Some(Join {
+            outcome: JoinOutcome::Joined,
+            connect_us: micros(self.start, self.connected_at),
+            admit_us: micros(self.connected_at, self.admitted_at),
+            transport_us: micros(self.admitted_at, now),
+            first_media_us: None,
+        });
+        self.context.board().present += 1;
+    }
+
+    async fn on_response(&mut self, response: Response) -> Result<(), String> {
+        let now = Instant::now();
+        match response {
+            Response::Offer(offer) => {
+                self.tracks_by_mid = tracks_by_mid(&offer.sdp);
+                let sdp =
+                    self.subscriber.answer(&offer.sdp).map_err(|e| format!("the server's offer: {e}"))?;
+                self.forget_moved();
+                let answer = proto::SessionDescription {
+                    r#type: "answer".into(),
+                    sdp,
+                    id: offer.id,
+                    ..Default::default()
+                };
+                self.signal.send(Request::Answer(answer)).await.map_err(|e| reason(&e))?;
+                // The answer may have made datagrams due.
+                let mut events = Vec::new();
+                self.subscriber.advance(now, &mut events).map_err(|e| media(&e))?;
+                self.on_subscriber_events(&mut events, now)?;
+            }
+            Response::Answer(answer) => {
+                if let Some(publisher) = &mut self.publisher {
+                    let accepted = publisher.transport.accept_answer(&answer.sdp);
+                    accepted.map_err(|e| format!("the server's answer: {e}"))?;
+                }
+            }
+            Response::TrackPublished(published) => {
+                let sid = published.track.map(|track| track.sid).unwrap_or_default();
+                let offer = self.publisher.as_mut().and_then(|p| p.on_published(&published.cid, &sid));
+                if let Some(sdp) = offer {
+                    let offer = proto::SessionDescription {
+                        r#type: "offer".into(),
+                        sdp,
+                        id: 1,
+                        ..Default::default()
+                    };
+                    self.signal.send(Request::Offer(offer)).await.map_err(|e| reason(&e))?;
+                }
+            }
+            Response::SubscribedQualityUpdate(update) => self.on_quality_update(&update, now),
+            Response::Update(update) => {
+                self.on_participants(update.participants, now);
+                self.send_wishes(now).await.map_err(|e| reason(&e))?;
+            }
+            Response::SpeakersChanged(changed) => {
+                let loudest = changed
+                    .speakers
+                    .iter()
+                    .filter(|s| s.active && s.sid != self.own_sid)
+                    .max_by(|a, b| a.level.total_cmp(&b.level));
+                if let Some(speaker) = loudest {
+                    self.speaker = Some(speaker.sid.clone());
+                    self.send_wishes(now).await.map_err(|e| reason(&e))?;
+                }
+            }
+            Response::Leave(leave) => {
+                return Err(format!("the server ended the session: {:?}", leave.reason()));
+            }
+            Response::RequestResponse(response) if response.reason != 0 => {
+                return Err(format!("the server refused a request: {}", response.message));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    #[allow(deprecated)] // servers fill in `subscribed_qualities` too, and some nothing else
+    fn on_quality_update(&mut self, update: &proto::SubscribedQualityUpdate, now: Instant) {
+        let Some(publisher) = &mut self.publisher else { return };
+        let of_codec = update.subscribed_codecs.iter().find(|codec| codec.codec.contains("vp8"));
+        let qualities = of_codec.map_or(&update.subscribed_qualities, |codec| &codec.qualities);
+        let mut wanted = [false; MAX_LAYERS];
+        for quality in qualities {
+            let index = usize::try_from(quality.quality).unwrap_or(MAX_LAYERS);
+            if let Some(wanted) = wanted.get_mut(index) {
+                *wanted = quality.enabled;
+            }
+        }
+        publisher.on_wanted(&update.track_sid, wanted, now);
+    }
+
+    fn on_participants(&mut self, participants: Vec<proto::ParticipantInfo>, now: Instant) {
+        for participant in participants {
+            if participant.sid == self.own_sid {
+                continue;
+            }
+            let left = participant.state == proto::participant_info::State::Disconnected as i32;
+            let has = |sid: &String| !left && participant.tracks.iter().any(|track| track.sid == *sid);
+            let gone: Vec<String> = self
+                .remotes
+                .iter()
+                .filter(|(sid, remote)| remote.participant == participant.sid && !has(sid))
+                .map(|(sid, _)| sid.clone())
+                .collect();
+            for sid in gone {
+                self.drop_remote(&sid, true, now);
+            }
+            if left {
+                continue;
+            }
+            for track in participant.tracks {
+                let kind = match proto::TrackType::try_from(track.r#type) {
+                    Ok(proto::TrackType::Audio) => Kind::Audio,
+                    Ok(proto::TrackType::Video) => Kind::Video,
+                    _ => continue,
+                };
+                let number = self.came;
+                let (window, clock) = (self.context.window, self.context.clock);
+                self.remotes.entry(track.sid).or_insert_with(|| {
+                    self.came += 1;
+                    Remote {
+                        participant: participant.sid.clone(),
+                        kind,
+                        number,
+                        wish: None,
+                        meter: Meter::new(kind, window, clock, now),
+                    }
+                });
+            }
+        }
+    }
+
+    fn drop_remote(&mut self, track: &str, gone: bool, now: Instant) {
+        let Some(remote) = self.remotes.remove(track) else { return };
+        self.by_ssrc.retain(|_, known| known != track);
+        let mut board = self.context.board();
+        let mut result = remote.meter.finish(gone, &mut board, now);
+        if result.watched.is_zero() && result.packets == 0 {
+            return; // nothing of it falls into the window
+        }
+        result.viewer.clone_from(&self.plan.identity);
+        result.track = track.to_owned();
+        board.streams.push(result);
+    }
+
+    /// Sections may carry other tracks since the last description.
+    fn forget_moved(&mut self) {
+        let (mids, mut api) = (&self.tracks_by_mid, self.subscriber.rtc.direct_api());
+        self.by_ssrc.retain(|ssrc, track| {
+            let mid = api.stream_rx(ssrc).map(|stream| stream.mid().to_string());
+            mid.and_then(|mid| mids.get(&mid)).is_some_and(|now| now == track)
+        });
+    }
+
+    /// Asks for what the page shows now, where that has changed.
+    async fn send_wishes(&mut self, now: Instant) -> Result<(), SignalError> {
+        let mut tiles: Vec<(u64, Tile)> = self
+            .remotes
+            .iter()
+            .filter(|(_, remote)| remote.kind == Kind::Video)
+            .map(|(sid, r)| (r.number, Tile { track: sid.clone(), participant: r.participant.clone() }))
+            .collect();
+        tiles.sort_by_key(|(number, _)| *number);
+        let tiles: Vec<Tile> = tiles.into_iter().map(|(_, tile)| tile).collect();
+        let role = &self.plan.role;
+        let mut changed: BTreeMap<Option<i32>, Vec<String>> = BTreeMap::new();
+        for (track, wish) in wishes(role.layout, role.tiles, &tiles, self.speaker.as_deref()) {
+            let Some(remote) = self.remotes.get_mut(&track) else { continue };
+            if remote.wish == Some(wish) {
+                continue;
+            }
+            remote.wish = Some(wish);
+            remote.meter.ask(wish.map(|quality| quality as u8), now);
+            changed.entry(wish.map(i32::from)).or_default().push(track);
+        }
+        for (quality, track_sids) in changed {
+            // A page names the size of the element; the quality is for servers that do not look at it.
+            let (width, height) = match quality.map(VideoQuality::try_from) {
+                Some(Ok(VideoQuality::Low)) => (320, 180),
+                Some(Ok(VideoQuality::Medium)) => (640, 360),
+                Some(_) => (1280, 720),
+                None => (0, 0),
+            };
+            let settings = proto::UpdateTrackSettings {
+                track_sids,
+                disabled: quality.is_none(),
+                quality: quality.unwrap_or_default(),
+                width,
+                height,
+                ..Default::default()
+            };
+            self.signal.send(Request::TrackSetting(settings)).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts what was measured on the board, and says goodbye.
+    async fn finish(mut self, disconnected: Option<String>) {
+        let now = Instant::now();
+        let tracks: Vec<String> = self.remotes.keys().cloned().collect();
+        for track in tracks {
+            self.drop_remote(&track, false, now);
+        }
+        {
+            let mut board = self.context.board();
+            board.tester.unsent += self.subscriber.unsent;
+            board.ports.remove(&self.subscriber.port());
+            if let Some(publisher) = &self.publisher {
+                board.tester.unsent += publisher.transport.unsent;
+                board.ports.remove(&publisher.transport.port());
+            }
+            match (self.join.take(), &disconnected) {
+                (Some(join), _) => {
+                    board.present = board.present.saturating_sub(1);
+                    board.joins.push(join);
+                    if let Some(reason) = disconnected {
+                        *board.disconnects.entry(reason).or_default() += 1;
+                    }
+                }
+                (None, Some(reason)) => board.joins.push(Join {
+                    outcome: JoinOutcome::Failed(reason.clone()),
+                    connect_us: micros(self.start, self.connected_at),
+                    admit_us: micros(self.connected_at, self.admitted_at),
+                    transport_us: 0,
+                    first_media_us: None,
+                }),
+                // It left on its own before the connections were up: nothing to say.
+                (None, None) => {}
+            }
+        }
+        // The server notices a goodbye that does not arrive by itself.
+        let _ = timeout(Duration::from_secs(2), self.signal.leave()).await;
+    }
+}
+
+fn micros(from: Instant, to: Instant) -> u64 {
+    u64::try_from(to.saturating_duration_since(from).as_micros()).unwrap_or(u64::MAX)
+}
+
+fn unix_ms() -> i64 {
+    let unix = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+    unix.ok().and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or_default()
+}
+
+/// In words that do not differ from bot to bot, so that they can be counted.
+fn reason(error: &SignalError) -> String {
+    match error {
+        SignalError::Refused { status: 401, .. } => {
+            "the server refused the token (401): are the API key and secret the server's?".to_owned()
+        }
+        SignalError::Refused { status: 403, .. } => {
+            "the server refused what the token asks for (403)".to_owned()
+        }
+        SignalError::Refused { status, .. } => format!("the server refused the connection ({status})"),
+        SignalError::Connection(error) => format!("cannot reach the server: {error}"),
+        SignalError::Closed => "the server closed the signalling connection".to_owned(),
+        SignalError::Protocol(_) => "the server sent something that is no signal message".to_owned(),
+    }
+}
+
+fn media(error: &str0m::RtcError) -> String {
+    format!("the media stack: {error}")
+}

@@ -1,0 +1,196 @@
+//! One PeerConnection of a bot: `str0m` with packets in and out, on a socket of its own.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Instant;
+
+use socket2::SockRef;
+use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
+use str0m::media::{Direction, MediaKind, Mid, Simulcast};
+use str0m::net::{Protocol, Receive};
+use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
+use tokio::net::UdpSocket;
+
+use super::link::{FAR, Link, LinkSpec};
+
+const MTU: usize = 2048;
+/// Datagrams taken in one go before the thread's other bots have their turn.
+const BATCH: usize = 64;
+/// A page's stack has buffers of about this size; the kernel may grant less.
+const SOCKET_BUFFER: usize = 1 << 20;
+
+/// The client's end of one PeerConnection.
+pub(crate) struct Transport {
+    pub(crate) rtc: Rtc,
+    socket: UdpSocket,
+    local: SocketAddr,
+    deadline: Instant,
+    pending: Option<SdpPendingOffer>,
+    link: Option<Box<BadLink>>,
+    /// Datagrams that the own socket did not take.
+    pub(crate) unsent: u64,
+}
+
+struct BadLink {
+    inward: Link<(SocketAddr, Vec<u8>)>,
+    outward: Link<(SocketAddr, Vec<u8>)>,
+}
+
+impl Transport {
+    /// Opens a socket on `ip` and offers it as the only candidate.
+    pub(crate) fn new(ip: Ipv4Addr, link: Option<LinkSpec>, seed: u64) -> anyhow::Result<Self> {
+        let socket = std::net::UdpSocket::bind((ip, 0))?;
+        socket.set_nonblocking(true)?;
+        let sock = SockRef::from(&socket);
+        sock.set_recv_buffer_size(SOCKET_BUFFER)?;
+        sock.set_send_buffer_size(SOCKET_BUFFER)?;
+        let socket = UdpSocket::from_std(socket)?;
+        let local = socket.local_addr()?;
+        let now = Instant::now();
+        let mut rtc = Rtc::builder()
+            .clear_codecs()
+            .enable_opus(true, false)
+            .enable_vp8(true)
+            .set_rtp_mode(true)
+            .build(now);
+        rtc.add_local_candidate(Candidate::host(local, "udp").map_err(RtcError::from)?);
+        let link = link.map(|spec| {
+            Box::new(BadLink { inward: Link::new(spec, seed), outward: Link::new(spec, seed ^ 0x5555) })
+        });
+        Ok(Self { rtc, socket, local, deadline: now, pending: None, link, unsent: 0 })
+    }
+
+    /// The socket's port.
+    pub(crate) fn port(&self) -> u16 {
+        self.local.port()
+    }
+
+    /// An offer with a sending section for each of the tracks.
+    pub(crate) fn offer(
+        &mut self,
+        tracks: &[(MediaKind, String, Option<Simulcast>)],
+    ) -> Option<(Vec<Mid>, String)> {
+        let mut api = self.rtc.sdp_api();
+        let add = |(kind, id, simulcast): &(MediaKind, String, Option<Simulcast>)| {
+            api.add_media(*kind, Direction::SendOnly, Some(id.clone()), Some(id.clone()), simulcast.clone())
+        };
+        let mids = tracks.iter().map(add).collect();
+        let (offer, pending) = api.apply()?;
+        self.pending = Some(pending);
+        Some((mids, offer.to_sdp_string()))
+    }
+
+    /// Takes the answer to the last offer.
+    pub(crate) fn accept_answer(&mut self, sdp: &str) -> anyhow::Result<()> {
+        let pending = self.pending.take().ok_or_else(|| anyhow::anyhow!("an answer without an offer"))?;
+        Ok(self.rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(sdp)?)?)
+    }
+
+    /// Answers an offer. `str0m` would wait for the other end to start DTLS where the offer leaves it open; browsers
+    /// start it (RFC 8842 section 5.3), and servers with ICE-lite rely on that.
+    pub(crate) fn answer(&mut self, sdp: &str) -> anyhow::Result<String> {
+        let offer = SdpOffer::from_sdp_string(&sdp.replace("a=setup:actpass", "a=setup:passive"))?;
+        Ok(self.rtc.sdp_api().accept_offer(offer)?.to_sdp_string())
+    }
+
+    /// Sends what is due and collects events.
+    fn drain(&mut self, events: &mut Vec<Event>) -> Result<(), RtcError> {
+        loop {
+            match self.rtc.poll_output()? {
+                Output::Timeout(at) => {
+                    self.deadline = at;
+                    return Ok(());
+                }
+                Output::Transmit(datagram) => match &mut self.link {
+                    None => send(&self.socket, &datagram.contents, datagram.destination, &mut self.unsent),
+                    Some(link) => {
+                        let datagram = (datagram.destination, datagram.contents.to_vec());
+                        link.outward.push(datagram, Instant::now());
+                    }
+                },
+                Output::Event(event) => events.push(event),
+            }
+        }
+    }
+
+    /// Lets time pass: timers, and what a bad link held back.
+    pub(crate) fn advance(&mut self, now: Instant, events: &mut Vec<Event>) -> Result<(), RtcError> {
+        if let Some(link) = &mut self.link {
+            while let Some((to, datagram)) = link.outward.pop(now) {
+                send(&self.socket, &datagram, to, &mut self.unsent);
+            }
+            let mut due = Vec::new();
+            while let Some(datagram) = link.inward.pop(now) {
+                due.push(datagram);
+            }
+            for (source, datagram) in due {
+                self.take(source, &datagram, now, events)?;
+            }
+        }
+        self.rtc.handle_input(Input::Timeout(now))?;
+        self.drain(events)
+    }
+
+    /// Takes the datagrams that have arrived, up to a batch of them.
+    pub(crate) fn receive(&mut self, events: &mut Vec<Event>) -> Result<(), RtcError> {
+        let mut buffer = [0; MTU];
+        for _ in 0..BATCH {
+            match self.socket.try_recv_from(&mut buffer) {
+                Ok((length, source)) => {
+                    let now = Instant::now();
+                    match &mut self.link {
+                        None => self.take(source, &buffer[..length], now, events)?,
+                        Some(link) => link.inward.push((source, buffer[..length].to_vec()), now),
+                    }
+                }
+                // A port that nobody listens on shows as an error of a later call; ICE notices silence by itself.
+                Err(error) if error.kind() != ErrorKind::WouldBlock => {}
+                Err(_) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    fn take(
+        &mut self,
+        source: SocketAddr,
+        datagram: &[u8],
+        now: Instant,
+        events: &mut Vec<Event>,
+    ) -> Result<(), RtcError> {
+        // What str0m cannot take for a datagram of its own is none.
+        let Ok(contents) = datagram.try_into() else { return Ok(()) };
+        let receive = Receive { proto: Protocol::Udp, source, destination: self.local, contents };
+        let input = Input::Receive(now, receive);
+        if self.rtc.accepts(&input) {
+            self.rtc.handle_input(input)?;
+            // It keeps one packet at a time for whoever asks.
+            self.drain(events)?;
+        }
+        Ok(())
+    }
+
+    /// When [`Transport::advance`] is due.
+    pub(crate) fn deadline(&self) -> Instant {
+        let link = self.link.as_ref().and_then(|link| {
+            let deadlines = [link.inward.deadline(), link.outward.deadline()];
+            deadlines.into_iter().flatten().min()
+        });
+        link.map_or(self.deadline, |link| link.min(self.deadline)).min(Instant::now() + FAR)
+    }
+
+    /// Waits for a datagram. Dropping the future loses nothing.
+    pub(crate) async fn readable(&self) {
+        // An error is met again, and handled, where the datagram is taken.
+        let _ = self.socket.readable().await;
+    }
+}
+
+fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr, unsent: &mut u64) {
+    // Straight to the socket: the runtime would call one that it has not looked at yet full.
+    if let Err(error) = SockRef::from(socket).send_to(datagram, &to.into())
+        && error.kind() == ErrorKind::WouldBlock
+    {
+        *unsent += 1;
+    }
+}

@@ -1,0 +1,232 @@
+//! Runs a scenario: spreads the bots over threads, watches threads and relay while they run, collects what they saw.
+
+mod local;
+mod os;
+mod plan;
+mod relay;
+mod worker;
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, ensure};
+use tokio::sync::watch;
+
+pub use self::local::local_towards;
+pub use self::plan::{Share, plans};
+pub use self::relay::{RelaySample, RelaySource, RelayUse, relay_use};
+use crate::bot::FrameCryptor;
+use crate::client::Context;
+use crate::measure::{Board, Second, Tally, Window};
+use crate::media::speech::Dice;
+use crate::media::stamp::StampClock;
+use crate::scenario::Scenario;
+use crate::token::ApiKey;
+
+/// Time from the start of the threads to the first join.
+const LEAD: Duration = Duration::from_millis(300);
+/// After the window the bots stay for as long as a lost packet may take, so that the last second is measured like the others.
+const TAIL: Duration = Duration::from_millis(1200);
+/// Descriptors that a participant needs: two UDP sockets and one TCP connection.
+const FILES_EACH: u64 = 3;
+/// Descriptors that the process needs besides.
+const FILES_MORE: u64 = 200;
+
+/// Where a run goes, and what with.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// `ws://` or `wss://` address of the server.
+    pub url: String,
+    /// Key that signs the bots' tokens.
+    pub key: ApiKey,
+    /// Local address of the media sockets.
+    pub local: Ipv4Addr,
+    /// Threads; 0 is one per core.
+    pub threads: usize,
+    /// Where the relay's own figures come from.
+    pub relay: RelaySource,
+}
+
+/// What is seen while a run goes on, each second.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// Since the start.
+    pub elapsed: Duration,
+    /// Of the whole run.
+    pub total: Duration,
+    /// The window is on.
+    pub measuring: bool,
+    /// Participants in their rooms, and planned.
+    pub present: u64,
+    /// See `present`.
+    pub planned: u64,
+    /// Joins that failed so far.
+    pub failed_joins: u64,
+    /// The last second.
+    pub second: Second,
+}
+
+/// What a run brought.
+#[derive(Debug, Clone, Default)]
+pub struct Outcome {
+    /// What the bots saw.
+    pub tally: Tally,
+    /// The relay's figures over the window.
+    pub relay: Vec<RelaySample>,
+    /// Length of the window in seconds.
+    pub window_s: f64,
+    /// Start of the run, seconds since 1970.
+    pub started_unix: u64,
+}
+
+/// Raises the limit of open files to what the run needs.
+///
+/// # Errors
+/// The hard limit is lower.
+fn raise_file_limit(participants: u64) -> anyhow::Result<()> {
+    let needed = participants * FILES_EACH + FILES_MORE;
+    let (_, hard) = rlimit::Resource::NOFILE.get().context("reading the limit of open files")?;
+    ensure!(
+        hard >= needed,
+        "{participants} participants need {needed} open files, and this account may have {hard}: raise it, for example \
+         with `ulimit -Hn {needed}` as root or LimitNOFILE= in the unit"
+    );
+    rlimit::increase_nofile_limit(hard).context("raising the limit of open files")?;
+    Ok(())
+}
+
+/// Runs this tester's share of a scenario.
+///
+/// # Errors
+/// The tester itself cannot run: file limits, threads, the relay's metrics.
+pub async fn run(
+    target: &Target,
+    scenario: &Scenario,
+    share: Share,
+    offset_ns: i64,
+    stop: watch::Receiver<bool>,
+    mut progress: impl FnMut(&Progress),
+) -> anyhow::Result<Outcome> {
+    scenario.check()?;
+    let plans = plans(scenario, share);
+    raise_file_limit(plans.len() as u64)?;
+    let threads = match target.threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
+    };
+    let threads = threads.min(plans.len()).max(1);
+    let mut relay = relay::RelayWatch::new(target.relay.clone());
+    // The source of figures is named by the operator: that it is wrong should show before the run.
+    relay.sample(Instant::now()).await?;
+
+    let cryptor = scenario.e2ee.then(|| Arc::new(FrameCryptor::from_passphrase("a load test")));
+    let filling: Arc<[u8]> = {
+        let mut dice = Dice::new(scenario.seed ^ 0xf111);
+        (0..1 << 16).map(|_| dice.roll() as u8).collect()
+    };
+    let started_unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let epoch = Instant::now() + LEAD;
+    let first =
+        if scenario.measure_joining { epoch } else { epoch + scenario.ramp.get() + scenario.settle.get() };
+    let window = Window { start: first, end: first + scenario.duration.get() };
+    let end = window.end + TAIL;
+    let mut workers = Vec::new();
+    let planned = plans.len() as u64;
+    for index in 0..threads {
+        let board = Arc::new(Mutex::new(Board::default()));
+        let context = Context {
+            url: target.url.clone(),
+            key: target.key.clone(),
+            local: target.local,
+            cryptor: cryptor.clone(),
+            clock: StampClock::start(offset_ns),
+            window,
+            epoch,
+            end,
+            board: board.clone(),
+            filling: filling.clone(),
+            stop: stop.clone(),
+        };
+        let mine = plans.iter().skip(index).step_by(threads).cloned().collect();
+        workers.push((board, worker::start(index, context, mine)?));
+    }
+
+    let mut tally = Tally { participants: planned, ..Tally::default() };
+    let mut samples = Vec::new();
+    let mut stopped = stop.clone();
+    let mut next = epoch;
+    let mut dropped_before: Option<u64> = None;
+    let mut interrupted = false;
+    let last = end + Duration::from_secs(1);
+    while next < last && workers.iter().any(|(_, thread)| !thread.is_finished()) {
+        tokio::select! {
+            () = tokio::time::sleep_until(next.into()) => {}
+            _ = stopped.wait_for(|stop| *stop), if !interrupted => interrupted = true,
+        }
+        let now = Instant::now();
+        let mut second = Second::default();
+        let (mut failed_joins, mut ports) = (0, std::collections::BTreeSet::new());
+        for (board, _) in &workers {
+            let mut board = board.lock().unwrap_or_else(PoisonError::into_inner);
+            second.merge(&board.take_second());
+            failed_joins += board.joins.iter().filter(|join| failed(join)).count() as u64;
+            ports.extend(board.ports.iter().copied());
+        }
+        if interrupted {
+            break;
+        }
+        let measuring = window.holds(now);
+        // What happened up to here belongs to the second that ends now.
+        if now > window.start && tally.seconds.len() < seconds_of(scenario) {
+            tally.seconds.push(second.clone());
+        } else if let Some(last) = tally.seconds.last_mut() {
+            last.merge_late(&second);
+        }
+        if measuring {
+            // What sockets dropped before the window does not count.
+            let dropped = os::socket_drops(&ports);
+            let before = *dropped_before.get_or_insert(dropped);
+            if let Some((board, _)) = workers.first() {
+                let mut board = board.lock().unwrap_or_else(PoisonError::into_inner);
+                board.tester.dropped = board.tester.dropped.max(dropped.saturating_sub(before));
+            }
+            if let Some(sample) = relay.sample(now).await.ok().flatten() {
+                samples.push(sample);
+            }
+        }
+        progress(&Progress {
+            elapsed: now.saturating_duration_since(epoch),
+            total: end.saturating_duration_since(epoch),
+            measuring,
+            present: second.present,
+            planned,
+            failed_joins,
+            second,
+        });
+        next += Duration::from_secs(1);
+    }
+    for (board, thread) in workers {
+        // Bots leave by themselves; each goodbye has a time limit.
+        while !thread.is_finished() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if thread.join().is_err() {
+            tally.doubts.push("a thread of the tester broke off".to_owned());
+        }
+        let board = std::mem::take(&mut *board.lock().unwrap_or_else(PoisonError::into_inner));
+        tally.merge(board.into_tally());
+    }
+    if interrupted {
+        tally.doubts.push("the run was interrupted".to_owned());
+    }
+    Ok(Outcome { tally, relay: samples, window_s: scenario.duration.get().as_secs_f64(), started_unix })
+}
+
+fn failed(join: &crate::measure::Join) -> bool {
+    matches!(join.outcome, crate::measure::JoinOutcome::Failed(_))
+}
+
+fn seconds_of(scenario: &Scenario) -> usize {
+    scenario.duration.get().as_secs_f64().ceil() as usize
+}

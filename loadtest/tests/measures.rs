@@ -1,0 +1,214 @@
+//! A small run against our own relay, and each measurement against a network with known loss, delay, jitter and freezes:
+//! what is reported is what was put in, within the error stated beside each.
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod support;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use loadtest::agent::{run_together, serve};
+use loadtest::measure::Kind;
+use loadtest::report::{Objectives, Report};
+use loadtest::run::{Progress, Share, run};
+use loadtest::scenario::{Resolution, Role, Scenario, Span};
+use support::{Harm, Host, Proxy};
+
+/// One run at a time: each wants its share of the machine.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn scenario(rooms: u32, role: Role, seconds: u64) -> Scenario {
+    Scenario {
+        duration: Span::ms(seconds * 1000),
+        ramp: Span::ms(500),
+        settle: Span::ms(1500),
+        seed: 5,
+        ..Scenario::simple(rooms, vec![role])
+    }
+}
+
+fn measure(host: &Host, scenario: &Scenario, progress: impl FnMut(&Progress)) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let share = Share::whole();
+    let outcome = runtime.block_on(run(&host.target(), scenario, share, 0, stopped, progress)).unwrap();
+    Report::new(scenario, outcome, &Objectives::default())
+}
+
+fn near(what: &str, value: f64, expected: f64, error: f64) {
+    assert!((value - expected).abs() <= error, "{what}: {value}, put in {expected}, stated error {error}");
+}
+
+#[test]
+fn a_small_run_on_a_good_network_finds_nothing_wrong() {
+    let _alone = alone();
+    let host = Host::start(false);
+    let seconds = 6.0;
+    let scenario = scenario(2, Role::speaking(3, Some(Resolution::P360), true), 6);
+    let mut present = 0;
+    let report = measure(&host, &scenario, |p| present = present.max(p.present));
+    let r = &report;
+    assert_eq!((r.joins.joined, r.joins.failed, present), (6, 0, 6), "{:?}", r.joins.reasons);
+    assert!(r.joins.total_ms.p50 > 1.0 && r.joins.total_ms.max < 5_000.0, "{:?}", r.joins.total_ms);
+    assert!(r.disconnects.is_empty(), "{:?}", r.disconnects);
+    assert_eq!((r.video.streams, r.audio.streams, r.all.missing), (12, 12, 0));
+    assert_eq!((r.all.lost, r.all.failed, r.all.clear), (0, 0, 0));
+    // Everybody sees two others, and so asks for the layer of 20 frames a second and 450 kbit/s, here the highest.
+    near("frames", r.video.frames as f64, 12.0 * 20.0 * seconds, 12.0 * 20.0 * seconds * 0.03);
+    near("bitrate", r.video.bitrate_bps / r.video.expected_bps, 1.0, 0.02);
+    near("of the layer asked for", r.video.on_layer_percent, 100.0, 1.0);
+    // The trace has slower and faster stretches: some seconds of it are not its mean.
+    near("bitrate against the nominal one", r.video.bitrate_bps / 450_000.0, 1.0, 0.4);
+    near("time watched", r.video.watched_s, 12.0 * seconds, 0.5);
+    assert!(r.key_wait_ms.count >= 12, "{:?}", r.key_wait_ms);
+    // The relay counts what it sent; the tester what came. The samples are a second apart.
+    let relay = r.relay.as_ref().unwrap();
+    near("packets", relay.packets_out.unwrap() / r.packets_per_s, 1.0, 0.15);
+    assert!(relay.shard_cpu.unwrap() > 0.0);
+    assert_eq!(r.seconds.len(), 6);
+    let json: Report = serde_json::from_str(&serde_json::to_string(r).unwrap()).unwrap();
+    assert_eq!(json.video.delay_ms, r.video.delay_ms);
+}
+
+#[test]
+fn delay_and_loss_are_what_the_network_does() {
+    let _alone = alone();
+    let host = Host::start(true);
+    let delay = Duration::from_millis(30);
+    let proxy = Proxy::start(host.named, host.media, Harm { delay, drop_sound_nth: 20, ..Harm::default() });
+    let role = Role { muted: 0.0, ..Role::speaking(3, Some(Resolution::P180), true) };
+    let report = measure(&host, &scenario(2, role, 7), |_| {});
+    let (sound, dropped) = proxy.sound();
+    assert!(dropped > 30, "{dropped} of {sound}");
+    // Once on the way to the relay and once from it. The proxy wakes every half millisecond; the machine is shared.
+    let error = 5.0 + report.tester.loop_delay_ms.p99;
+    near("delay of pictures at p50 (ms)", report.video.delay_ms.p50, 60.0, error);
+    near("delay of sound at p50 (ms)", report.audio.delay_ms.p50, 60.0, error);
+    // Nobody asks for sound again: what is dropped is lost.
+    let percent = 100.0 * dropped as f64 / sound as f64;
+    near("loss of sound (%)", report.audio.loss_percent, percent, 1.0);
+    assert_eq!(report.video.lost, 0, "nothing was done to pictures");
+    let broken: Vec<_> = report.objectives.iter().filter(|o| !o.holds).map(|o| o.name.as_str()).collect();
+    assert!(broken.contains(&"delay p99, pictures") && broken.contains(&"loss after recovery"), "{broken:?}");
+}
+
+#[test]
+fn freezes_are_as_many_and_as_long_as_the_network_stood_still() {
+    let _alone = alone();
+    let host = Host::start(true);
+    let proxy = Proxy::start(host.named, host.media, Harm::default());
+    let harm =
+        Harm { hold_every: Duration::from_millis(3000), hold: Duration::from_millis(600), ..Harm::default() };
+    let mut begun = false;
+    let role = Role::speaking(2, Some(Resolution::P180), false);
+    let report = measure(&host, &scenario(2, role, 8), |p| {
+        if p.measuring && !begun {
+            begun = true;
+            proxy.begin_holds(harm);
+        }
+    });
+    assert!(begun);
+    // Holds begin 3 s and 6 s after the first second of eight.
+    // A third may come after the window.
+    let held: Vec<f64> = proxy.held().iter().take(2).map(|held| held.as_secs_f64() * 1e3).collect();
+    assert_eq!(held.len(), 2);
+    let (sum, longest) = (held.iter().sum::<f64>(), held.iter().copied().fold(0.0, f64::max));
+    // A frame every 50 ms: a gap is longer than what makes it by 25 ms on average and 50 ms at most, and by how late the tester
+    // itself was, which it reports.
+    let late = report.tester.loop_delay_ms.max;
+    let error = 35.0 + late;
+    let streams: Vec<_> = report.streams.iter().filter(|s| s.kind == Kind::Video).collect();
+    assert_eq!(streams.len(), 4);
+    for stream in &streams {
+        assert_eq!((stream.freezes, stream.long_freezes), (2, 2), "{} {}", stream.shown, stream.on_layer);
+        near("time frozen (ms)", stream.frozen.as_secs_f64() * 1e3, sum + 50.0, 2.0 * error);
+    }
+    near("longest (ms)", report.video.longest_freeze_ms, longest + 25.0, error);
+    near("share of the time (%)", report.video.freeze_percent, (sum + 50.0) / 80.0, 2.0 * error / 80.0);
+    near("most delay (ms)", report.video.delay_ms.max, longest, error);
+    assert_eq!(report.video.lost, 0, "held back is not lost");
+}
+
+#[test]
+fn jitter_is_what_the_network_adds() {
+    let _alone = alone();
+    let host = Host::start(true);
+    let alternate = Duration::from_millis(12);
+    let _proxy = Proxy::start(host.named, host.media, Harm { alternate, ..Harm::default() });
+    let role = Role { muted: 0.0, ..Role::speaking(2, None, true) };
+    let report = measure(&host, &scenario(3, role, 6), |_| {});
+    assert!(report.audio.packets > 200, "{}", report.audio.packets);
+    // Each packet's transit differs from the one before by 12 ms: RFC 3550's jitter tends to that.
+    near("jitter (ms)", report.audio.jitter_mean_ms, 12.0, 2.0);
+    // The proxy wakes every half millisecond; and how late the tester itself was, which it reports.
+    let error = 4.0 + report.tester.loop_delay_ms.p99;
+    near("delay at p95 (ms)", report.audio.delay_ms.p95, 12.0, error);
+    assert_eq!(report.audio.lost, 0);
+}
+
+#[test]
+fn a_refused_token_is_named() {
+    let _alone = alone();
+    let host = Host::start(false);
+    let scenario = Scenario {
+        duration: Span::ms(1000),
+        ramp: Span::ms(0),
+        settle: Span::ms(500),
+        ..Scenario::simple(1, vec![Role::speaking(1, None, true)])
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let mut target = host.target();
+    target.key.secret = "another secret".to_owned();
+    let outcome = runtime.block_on(run(&target, &scenario, Share::whole(), 0, stopped, |_| {})).unwrap();
+    let report = Report::new(&scenario, outcome, &Objectives::default());
+    assert!(!report.holds());
+    assert_eq!(report.joins.joined, 0);
+    let reasons: Vec<_> = report.joins.reasons.keys().collect();
+    assert!(reasons.iter().all(|r| r.contains("refused the token (401)")), "{reasons:?}");
+}
+
+#[test]
+fn two_testers_make_one_run() {
+    let _alone = alone();
+    let host = Host::start(false);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (address, agent, stop_agent) = {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let (stop, stopped) = tokio::sync::watch::channel(false);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                serve(listener, "the secret", stopped, |_| {}).await.unwrap();
+            });
+        });
+        (address, thread, stop)
+    };
+    // Two of the four in the room are the agent's.
+    let scenario = scenario(1, Role::speaking(4, Some(Resolution::P180), true), 3);
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let agents = [address];
+    let target = host.target();
+    let wrong = run_together(&target, &scenario, &agents, "another", stopped.clone(), |_| {});
+    let error = runtime.block_on(wrong).unwrap_err();
+    assert!(format!("{error:#}").contains("another agent secret"), "{error:#}");
+    let mut present = 0;
+    let outcome = runtime
+        .block_on(run_together(&target, &scenario, &agents, "the secret", stopped, |p| {
+            present = present.max(p.present);
+        }))
+        .unwrap();
+    let report = Report::new(&scenario, outcome, &Objectives::default());
+    assert_eq!((report.participants, report.joins.joined, present), (4, 4, 4), "{:?}", report.joins.reasons);
+    assert_eq!((report.video.streams, report.all.missing, report.all.failed), (12, 0, 0));
+    assert_eq!(report.tester.threads, 2);
+    near("frames", report.video.frames as f64, 12.0 * 20.0 * 3.0, 12.0 * 20.0 * 3.0 * 0.05);
+    stop_agent.send(true).unwrap();
+    agent.join().unwrap();
+}
