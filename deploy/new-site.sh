@@ -80,9 +80,7 @@ fill() { # FILE SED-EXPRESSION...
         [ "$before" != "$after" ] || { echo "new-site: $file: nothing to do for $expression" >&2; exit 1; }
     done
 }
-# Each shard takes a UDP port from 7882 on: with nine the default control port would be among them.
 fill sfu.toml \
-    's/^listen = "127.0.0.1:7890"/listen = "127.0.0.1:7879"/' \
     '/^\[media\]/,/^\[control\]/s/^bind = .*/bind = "0.0.0.0"/' \
     "s/^advertise = .*/advertise = [\"$address\"]/" \
     "s|^example-key = .*|$key = \"$secret\"|" \
@@ -90,7 +88,6 @@ fill sfu.toml \
     "/^\[turn\]/,\$s|^# urls = .*|urls = [\"turn:$host:3478?transport=udp\", \"turns:$host:5349?transport=tcp\"]|" \
     "/^\[turn\]/,\$s|^# secret = .*|secret = \"$turn\"|"
 fill signaling.toml \
-    's/^address = "127.0.0.1:7890"/address = "127.0.0.1:7879"/' \
     's/^bind = .*/bind = "0.0.0.0:443"/' \
     's|^page = .*|page = "/usr/local/share/curtain/page"|' \
     's/^# \[tls\]/[tls]/' \

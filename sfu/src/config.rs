@@ -132,7 +132,7 @@ pub struct ControlConfig {
 impl Default for ControlConfig {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7890)),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7879)),
             ca: "control-ca.pem".into(),
             cert: "sfu.pem".into(),
             key: "sfu.key".into(),
@@ -292,6 +292,13 @@ mod tests {
         assert_eq!(format!("{:?}", example.control), format!("{:?}", default.control));
         assert_eq!(example.auth.keys.len(), 1);
         assert!(!format!("{example:?}").contains("replace-this"), "secrets are not shown");
+    }
+
+    #[test]
+    fn default_ports_leave_room_for_a_port_per_shard() {
+        // Shards count up from the media port. The services' own ports are below it.
+        let SfuConfig { media, control, http, .. } = SfuConfig::default();
+        assert!(control.listen.port() < media.udp_port && http.listen.port() < media.udp_port);
     }
 
     #[test]

@@ -45,7 +45,7 @@ struct Args {
     #[arg(long, default_value_t = 0)]
     tcp_port: u16,
     /// UDP port of the control link between the two.
-    #[arg(long, default_value_t = 7890)]
+    #[arg(long, default_value_t = 7879)]
     control_port: u16,
     /// Number of shards; 0 is one per core.
     #[arg(long, default_value_t = 0)]
