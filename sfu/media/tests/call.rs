@@ -51,8 +51,6 @@ fn three_peers_on_a_rough_network() {
         let tracks = full_call(&mut world, 3);
         for bot in 0..3 {
             world.set_links(bot, Link::rough(), Link::rough());
-            // What is repaired is the matter here, not what the estimate makes of such a path.
-            world.bots[bot].set_feedback(false);
         }
         world.run(secs(10));
         // What is under way may still need repair.
@@ -88,8 +86,6 @@ fn a_call_crosses_the_wrap_of_sequence_numbers() {
     // 65,530 at the publisher, and 45 s at 90 packets a second from any start below 2^15 ... the receiver's own wrap is
     // reached by a fast source: 5,000 frames of 16 packets.
     let publish = Publish { first_seq: 65_530, layers: &[17_000], interval: millis(10), ..Publish::video() };
-    // Faster than an estimate grows from the start, and not what is tested here.
-    world.bots[1].set_feedback(false);
     let track = world.announce(0, publish);
     let sub = world.subscribe(&track, 1);
     world.start_track(&track);

@@ -2,8 +2,8 @@
 //!
 //! The lowest layer of each track comes first, in the order of priority; then each track gets its next layer in turn,
 //! again by priority, round after round, until nothing more fits. What is given out is taken back at once when the
-//! estimate falls, and grows only with some room to spare and some time after it last shrank: a layer that comes and goes
-//! costs a key frame each time.
+//! estimate falls, and grows only with some room to spare, and pictures only some time after it last shrank: one that comes
+//! and goes costs a key frame each time.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -14,8 +14,17 @@ use arrayvec::ArrayVec;
 pub const MAX_STEPS: usize = 16;
 /// More is given out only when this share of the budget stays free, in percent. Measured rates vary by as much.
 const MARGIN_PERCENT: u64 = 12;
-/// After less had to be given out, for so long no more is ..
+/// .. and this for frames of pictures that are shown already: these are left again at no cost.
+const MARGIN_FRAMES_PERCENT: u64 = 5;
+/// A picture that was just given began with a key frame, which the rate of its layer shows for a second and some. For so
+/// long what was given is kept even if it does not seem to fit, ..
+const SETTLES: Duration = Duration::from_millis(1300);
+/// .. unless the budget falls below this many percent of what it was then.
+const SETTLES_PERCENT: u64 = 97;
+/// After less had to be given out, for so long no more is, ..
 const HOLD: Duration = Duration::from_secs(3);
+/// .. but frames of the pictures that are shown for so long only, as they cost no key frame ..
+const HOLD_FRAMES: Duration = Duration::from_secs(1);
 /// .. unless the budget reaches this many percent of what it was then.
 const RECOVERED_PERCENT: u64 = 150;
 
@@ -96,6 +105,8 @@ pub struct Shared {
 #[derive(Debug, Default)]
 pub struct Allocator {
     lowered: Option<(Instant, u64)>,
+    /// When a picture was given last that was not before, and the budget then.
+    raised: Option<(Instant, u64)>,
 }
 
 impl Allocator {
@@ -109,17 +120,40 @@ impl Allocator {
             .filter_map(|claim| claim.steps.as_slice().get(claim.steps.at(claim.current?)))
             .map(|step| step.bps)
             .sum();
+        let settles = self.raised.is_some_and(|(at, then)| {
+            now.saturating_duration_since(at) < SETTLES
+                && budget.saturating_mul(100) >= then.saturating_mul(SETTLES_PERCENT)
+        });
+        if before > budget && settles && !starting {
+            for claim in claims.iter_mut() {
+                let step = claim.current.and_then(|layer| claim.steps.as_slice().get(claim.steps.at(layer)));
+                claim.given = step.map(|step| step.layer);
+            }
+            return Shared { allocated: given_bps(claims), wanted };
+        }
         if before > budget && !starting {
             self.lowered = Some((now, budget));
         }
-        let held = self.lowered.is_some_and(|(at, then)| {
-            now.saturating_duration_since(at) < HOLD
-                && budget.saturating_mul(100) < then.saturating_mul(RECOVERED_PERCENT)
-        });
+        let held = |hold: Duration| {
+            self.lowered.is_some_and(|(at, then)| {
+                now.saturating_duration_since(at) < hold
+                    && budget.saturating_mul(100) < then.saturating_mul(RECOVERED_PERCENT)
+            })
+        };
         // What is given may always be given to others; more in all only with the margin.
         let keep = before.min(budget);
-        let grow = if held { 0 } else { budget / (100 + MARGIN_PERCENT) * 100 };
-        fill(keep.max(grow), starting, claims);
+        let limit = |hold, margin| if held(hold) { keep } else { keep.max(budget / (100 + margin) * 100) };
+        let limits = Limits {
+            pictures: limit(HOLD, MARGIN_PERCENT),
+            frames: limit(HOLD_FRAMES, MARGIN_FRAMES_PERCENT),
+        };
+        fill(limits, starting, claims);
+        if claims
+            .iter()
+            .any(|claim| claim.given.map(|layer| layer.spatial) > claim.current.map(|layer| layer.spatial))
+        {
+            self.raised = Some((now, budget));
+        }
         Shared { allocated: given_bps(claims), wanted }
     }
 }
@@ -130,9 +164,18 @@ pub fn given_bps(claims: &[Claim]) -> u64 {
     claims.iter().filter_map(step).map(|step| step.bps).sum()
 }
 
-/// Gives out at most `budget`, but while `starting` the lowest pictures in any case.
-fn fill(budget: u64, starting: bool, claims: &mut [Claim]) {
-    let mut left = budget;
+/// How much may be given out in all.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Of anything.
+    pictures: u64,
+    /// With more frames of the pictures that are given already; not less than `pictures`.
+    frames: u64,
+}
+
+/// Gives out at most what the limits allow, but while `starting` the lowest pictures in any case.
+fn fill(limits: Limits, starting: bool, claims: &mut [Claim]) {
+    let mut left = limits.pictures;
     // Few claims: a search for the next is cheaper than memory for an order.
     let mut turn = None;
     while let Some(at) = next_in_turn(claims, turn) {
@@ -143,6 +186,13 @@ fn fill(budget: u64, starting: bool, claims: &mut [Claim]) {
         claim.given = base.map(|step| step.layer);
         left = left.saturating_sub(base.map_or(0, |step| step.bps));
     }
+    grow(&mut left, claims, |_, _| true);
+    left += limits.frames - limits.pictures;
+    grow(&mut left, claims, |claim, next| claim.current.is_some_and(|layer| next.spatial <= layer.spatial));
+}
+
+/// Gives each claim its next layer in turn while something fits.
+fn grow(left: &mut u64, claims: &mut [Claim], may: impl Fn(&Claim, Layer) -> bool) {
     let mut grown = true;
     while grown {
         grown = false;
@@ -155,8 +205,8 @@ fn fill(budget: u64, starting: bool, claims: &mut [Claim]) {
             let index = claim.steps.at(given);
             let (Some(here), Some(next)) = (steps.get(index), steps.get(index + 1)) else { continue };
             let more = next.bps - here.bps;
-            if more <= left {
-                left -= more;
+            if more <= *left && may(claim, next.layer) {
+                *left -= more;
                 claim.given = Some(next.layer);
                 grown = true;
             }
@@ -344,6 +394,11 @@ mod tests {
             let mut claims = claims;
             let mut allocator = Allocator::default();
             allocator.share(budget, false, &mut claims, now);
+            // What was kept by the small margin of frames counts as given from then on.
+            for _ in 0..2 {
+                take_over(&mut claims);
+                allocator.share(budget, false, &mut claims, now);
+            }
             take_over(&mut claims);
             let first = spatials(&claims);
             allocator.share(budget, false, &mut claims, now);

@@ -18,6 +18,9 @@ use crate::rtcp::TwccFeedback;
 const DEFAULT_RTT: i64 = 200_000;
 /// Less than this share of the target sent: the source is the limit, not the path.
 const LIMITED: f64 = 0.7;
+/// Less than this share of the target sent, and all of it arrives: a queue is of the moment, and what arrives says nothing
+/// of how much more would.
+const UNFILLED: f64 = 0.95;
 /// A queue is drained within this time, or a round trip if that is longer, in µs.
 const DRAIN_TIME: i64 = 400_000;
 /// A queue up to this length drains by itself after a decrease: a relay drops a whole layer to send a little less.
@@ -52,12 +55,19 @@ const TRIAL_INTERVAL: i64 = 8_000_000;
 /// What the interval doubles up to while trials change nothing, in µs.
 const MAX_TRIAL_INTERVAL: i64 = 64_000_000;
 const TRIAL_SHARE: f64 = 0.75;
+/// For so long after the first feedback, in µs, a relay may send more than the estimate, and what arrives of it counts if it
+/// is as many times the estimate.
+const BEGINNING: i64 = 3_000_000;
+const SURPLUS: f64 = 1.25;
+/// While more than this is lost, a queue need not stand to count: it may be as long as it gets.
+const SOME_LOSS: f64 = 0.02;
 /// Interval at which time alone is looked at while packets are in flight.
 const TICK: Duration = Duration::from_millis(100);
 
-/// Rate of bursts against the target. libwebrtc takes 2.5; a relay cannot choose the size of a key frame, and at 1.5 it
-/// waits here, where audio overtakes it, and not in the path.
-const PACING: f64 = 1.5;
+/// Rate of bursts against the target. libwebrtc takes 2.5; a relay cannot choose the size of a key frame, and at this rate
+/// it waits here, where audio overtakes it, and not in the path. Frames of many cameras come together, too: faster than
+/// the path, each would be a short queue that looks like overuse.
+const PACING: f64 = 1.2;
 
 /// Bounds of an [`Estimator`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,6 +119,7 @@ pub struct Estimator {
     draining: Option<Drain>,
     /// µs since `epoch`, as all times here.
     feedback_at: Option<i64>,
+    first_feedback_at: Option<i64>,
     feedback_interval: i64,
     /// The first packet sent after the last feedback.
     unanswered_since: Option<i64>,
@@ -152,6 +163,7 @@ impl Estimator {
             least_rtt: RecentMin::default(),
             draining: None,
             feedback_at: None,
+            first_feedback_at: None,
             feedback_interval: 100_000,
             unanswered_since: None,
             trial_at: None,
@@ -178,6 +190,9 @@ impl Estimator {
         let size = size.min(0xffff);
         self.log.on_sent(number, size, probe, at);
         self.sent.on_sent(size, at);
+        if let Some(probe) = probe {
+            self.probing.on_sent(probe, number);
+        }
         self.unanswered_since.get_or_insert(at);
         if self.feedback_at.is_some() {
             self.tick_at.get_or_insert(now + TICK);
@@ -315,6 +330,7 @@ impl Estimator {
             self.feedback_interval += (interval - self.feedback_interval) / 8;
         }
         self.feedback_at = Some(at);
+        self.first_feedback_at.get_or_insert(at);
         self.unanswered_since = (self.log.in_flight_bytes() > 0).then_some(at);
 
         let limited = self.sent.bps(at) < LIMITED * self.target;
@@ -333,7 +349,10 @@ impl Estimator {
         let mut rtt = i64::MAX;
         let mut probed = None;
         for result in results.iter() {
-            let Some(arrived_at) = result.arrived_at else { continue };
+            let Some(arrived_at) = result.arrived_at else {
+                self.probing.on_result(result);
+                continue;
+            };
             self.acked.on_arrival(arrived_at, result.size, limited);
             least_delay = least_delay.min(arrived_at.saturating_sub(result.sent_at));
             let waited = newest_arrival.map_or(0, |newest| newest.saturating_sub(arrived_at));
@@ -355,24 +374,38 @@ impl Estimator {
             let rtt = rtt.clamp(0, 60_000_000);
             self.least_rtt.add(rtt, at);
             self.on_rtt(rtt);
-            self.control(probed, at);
+            let newest = results.iter().map(|result| result.number).max().unwrap_or(0);
+            self.control(probed, newest, at);
         }
         self.combine(at);
     }
 
-    /// Lets the delay and what a probe showed change the rate.
-    fn control(&mut self, probed: Option<Shown>, at: i64) {
-        let usage = self.trendline.usage();
+    /// Lets the delay and what a probe showed change the rate. `newest`: the highest number that the feedback spoke of.
+    fn control(&mut self, probed: Option<Shown>, newest: u64, at: i64) {
+        let lossy = self.losses.average() > SOME_LOSS;
+        let usage = match self.trendline.usage() {
+            // Frames come in bursts, and what they wait for each other says nothing of the next second.
+            Usage::Over if !self.queue.stands() && !lossy => Usage::Normal,
+            // A queue that is full grows no longer.
+            Usage::Normal if self.queue.stands() && lossy => Usage::Over,
+            usage => usage,
+        };
         // What is lost whatever is sent is carried by the link up to there.
         let carried = 1.0 / (1.0 - self.losses.inherent());
-        let acked = if usage == Usage::Over { self.acked.congested_bps() } else { self.acked.bps() };
-        let acked = acked.map(|bps| bps * carried);
-        let arrives_as_sent = acked.is_some_and(|acked| acked >= 0.9 * self.sent.bps(at));
+        let arrives = if usage == Usage::Over { self.acked.congested_bps() } else { self.acked.bps() };
+        let acked = arrives.map(|bps| bps * carried);
+        let sent = self.sent.bps(at);
+        let begins = self.first_feedback_at.is_some_and(|first| at - first < BEGINNING)
+            && self.draining.is_none()
+            && self.losses.bps().is_none();
+        let arrives_as_sent = acked.is_some_and(|acked| acked >= 0.9 * sent);
         let path = Path {
             acked,
+            carried: arrives.filter(|_| begins && sent > SURPLUS * self.rate.bps()),
             rtt: self.rtt_micros(),
-            limited: self.limited && arrives_as_sent,
+            limited: arrives_as_sent && self.sent.bps(at) < UNFILLED * self.target,
             queue: self.queue.micros(),
+            lossy,
         };
         // A queue that stays as long as it is while it should drain looks steady, but is no reason to send more.
         let stays = self.draining.is_some_and(|drain| at - drain.since > DRAIN_HOLD);
@@ -392,7 +425,7 @@ impl Estimator {
             self.losses.on_probe(bps);
             self.acked.expect_change();
         }
-        self.probing.on_feedback_end(probed.map(|shown| shown.bps), at);
+        self.probing.on_feedback_end(probed.map(|shown| shown.bps), newest, at);
     }
 
     fn drain(&mut self, at: i64) {

@@ -20,6 +20,9 @@ const MIN_INHERENT: f64 = 0.001;
 const MAX_INHERENT: f64 = 0.3;
 /// How much likelier (natural logarithm) a lower bandwidth must be.
 const EVIDENCE: f64 = 3.0;
+/// The evidence is divided by how much more the losses vary than if each packet was lost for itself: in bursts of eight
+/// eight packets say little more than one. No more than by this.
+const MAX_DISPERSION: f64 = 16.0;
 /// Prefers the higher of two bandwidths that explain the losses equally well.
 const HIGHER: f64 = 0.001;
 /// Growth in one observation while losses limit the rate.
@@ -38,6 +41,8 @@ struct Candidate {
     bps: f64,
     inherent: f64,
     likelihood: f64,
+    /// Variance of the losses against what this path explains, 1 or more.
+    dispersion: f64,
 }
 
 /// The loss-based rate.
@@ -115,7 +120,7 @@ impl LossControl {
         let highest = (MAX_GROWTH * current.bps).min(1.5 * acked).max(current.bps);
         for bps in [1.02 * current.bps, delay_bps, 0.95 * current.bps, 0.85 * current.bps, acked] {
             let candidate = self.candidate(bps.min(highest));
-            let evidence = if candidate.bps < current.bps { EVIDENCE } else { 0.0 };
+            let evidence = if candidate.bps < current.bps { EVIDENCE * candidate.dispersion } else { 0.0 };
             if candidate.likelihood - evidence > best.likelihood {
                 best = candidate;
             }
@@ -163,7 +168,14 @@ impl LossControl {
                 weight * (lost * ln(p) + arrived * ln(1.0 - p) + higher * f64::from(o.packets))
             })
             .sum();
-        Candidate { bps, inherent, likelihood }
+        let (varied, weights) = self.weighted().fold((0.0, 0.0), |(varied, weights), (weight, o)| {
+            let p = probability(inherent, excess(bps, o.rate));
+            let packets = f64::from(o.packets);
+            let off = f64::from(o.lost) - packets * p;
+            (varied + weight * off * off / (packets * p * (1.0 - p)).max(0.1), weights + weight)
+        });
+        let dispersion = (varied / f64::max(weights, 1.0)).clamp(1.0, MAX_DISPERSION);
+        Candidate { bps, inherent, likelihood, dispersion }
     }
 }
 

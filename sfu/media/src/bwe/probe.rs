@@ -28,6 +28,11 @@ const MAX_WAIT: i64 = 1_000_000;
 /// Pause after a probe that failed, and the longest that it doubles to, in µs.
 const MIN_PAUSE: i64 = 1_000_000;
 const MAX_PAUSE: i64 = 5_000_000;
+/// Pause before a probe is repeated of which nothing is known, because the feedback on it was lost; it doubles each time.
+/// In µs.
+const REPEAT: i64 = 50_000;
+/// .. after so many times in a row that is a failure as any other.
+const MAX_REPEATS: u32 = 4;
 /// Demand that grew this much is worth a probe at once.
 const DEMAND_STEP: f64 = 1.2;
 
@@ -45,6 +50,11 @@ pub(super) struct Shown {
 struct Cluster {
     probe: Probe,
     started_at: i64,
+    /// The highest number of its packets that were sent, and how many.
+    newest: u64,
+    sent: usize,
+    /// Those that a feedback spoke of, and those of them that count.
+    known: usize,
     packets: usize,
     bytes: u64,
     first_sent: i64,
@@ -60,6 +70,9 @@ impl Cluster {
         Self {
             probe,
             started_at: now,
+            newest: 0,
+            sent: 0,
+            known: 0,
             packets: 0,
             bytes: 0,
             first_sent: i64::MAX,
@@ -72,6 +85,10 @@ impl Cluster {
     }
 
     fn add(&mut self, sent: i64, arrived: i64, size: u32) {
+        if sent < self.last_sent && arrived >= self.last_arrived {
+            // Others overtook it: how late it is says nothing about the rate. It counts as lost.
+            return;
+        }
         self.packets += 1;
         self.bytes += u64::from(size);
         self.first_sent = self.first_sent.min(sent);
@@ -116,6 +133,8 @@ pub(super) struct Probing {
     pause: i64,
     wanted: f64,
     began: bool,
+    /// Probes in a row of which nothing is known.
+    repeats: u32,
 }
 
 impl Probing {
@@ -156,17 +175,37 @@ impl Probing {
         Some(probe)
     }
 
+    /// A packet of a probe was sent.
+    pub(super) fn on_sent(&mut self, probe: ProbeId, number: u64) {
+        if let Some(active) = self.active.as_mut().filter(|active| active.probe.id == probe) {
+            active.newest = active.newest.max(number);
+            active.sent += 1;
+        }
+    }
+
     /// A feedback spoke of a packet of a probe. What the probe showed so far, if that is enough.
     pub(super) fn on_result(&mut self, result: &PacketResult) -> Option<Shown> {
         let active = self.active.as_mut().filter(|active| Some(active.probe.id) == result.probe)?;
+        active.known += usize::from(!result.was_lost);
         active.add(result.sent_at, result.arrived_at?, result.size);
         active.shown()
     }
 
-    /// All of a feedback was seen; the probe showed `bps`, which is more than before or not. If it is over, decides what
-    /// follows.
-    pub(super) fn on_feedback_end(&mut self, bps: Option<f64>, now: i64) {
-        let (Some(active), Some(bps)) = (self.active, bps) else { return };
+    /// All of a feedback was seen, which spoke of numbers up to `newest`; the probe showed `bps`, which is more than before
+    /// or not. If it is over, decides what follows.
+    pub(super) fn on_feedback_end(&mut self, bps: Option<f64>, newest: u64, now: i64) {
+        let Some(active) = self.active else { return };
+        let Some(bps) = bps else {
+            // Numbers are given in order: what is not known by now is in a feedback that was lost. Packets that were lost
+            // are another matter: the probe itself may have been too much.
+            let unknown = active.sent.saturating_sub(active.known);
+            let sent = active.sent >= active.probe.min_packets && newest > active.newest;
+            if sent && unknown > 0 {
+                self.repeat(active.probe, now);
+            }
+            return;
+        };
+        self.repeats = 0;
         if bps >= SUCCESS * active.probe.bps as f64 {
             self.active = None;
             self.pause = 0;
@@ -188,6 +227,17 @@ impl Probing {
     pub(super) fn on_congestion(&mut self, now: i64) {
         self.next_bps = None;
         self.next_at = self.next_at.max(now + MIN_PAUSE);
+    }
+
+    fn repeat(&mut self, probe: Probe, now: i64) {
+        if self.repeats >= MAX_REPEATS {
+            self.repeats = 0;
+            return self.fail(now);
+        }
+        self.active = None;
+        self.next_bps = Some(probe.bps as f64);
+        self.next_at = self.next_at.max(now + (REPEAT << self.repeats));
+        self.repeats += 1;
     }
 
     fn fail(&mut self, now: i64) {
@@ -219,7 +269,7 @@ mod tests {
                 was_lost: false,
             });
         }
-        probing.on_feedback_end(shown.map(|shown| shown.bps), arrived);
+        probing.on_feedback_end(shown.map(|shown| shown.bps), packets as u64, arrived);
         shown
     }
 
@@ -240,6 +290,43 @@ mod tests {
         assert_eq!(third.bps, 4_000_000);
         through(&mut probing, third, 1e7, 400_000).unwrap();
         assert_eq!(probing.poll(4e6, 500_000), None);
+    }
+
+    #[test]
+    fn a_packet_that_is_overtaken_does_not_count() {
+        let mut probing = Probing::default();
+        probing.set_wanted(4e6, 0);
+        let probe = probing.poll(5e5, 0).unwrap();
+        let mut shown = None;
+        for n in [0, 1, 3, 4, 5, 2] {
+            let sent_at = n * 6400;
+            let late = if n == 2 { 40_000 } else { 0 };
+            let arrived_at = Some(sent_at + 20_000 + late);
+            let (probe, was_lost) = (Some(probe.id), false);
+            let result = PacketResult { number: n as u64, sent_at, arrived_at, size: 1200, probe, was_lost };
+            shown = probing.on_result(&result).or(shown);
+        }
+        let shown = shown.unwrap();
+        assert!(!shown.saturated && (1.1e6..1.5e6).contains(&shown.bps), "{shown:?}");
+    }
+
+    #[test]
+    fn what_is_lost_is_repeated_soon_but_not_for_ever() {
+        let mut probing = Probing::default();
+        probing.set_wanted(4e6, 0);
+        let (mut now, mut tries) = (0, 0);
+        while now < 1_000_000 {
+            if let Some(probe) = probing.poll(5e5, now) {
+                tries += 1;
+                assert_eq!(probe.bps, 1_500_000);
+                (0..5).for_each(|n| probing.on_sent(probe.id, 10 * tries + n));
+                probing.on_feedback_end(None, 10 * tries + 3, now + 30_000);
+                assert_eq!(probing.poll(5e5, now + 40_000), None, "its last packet may still arrive");
+                probing.on_feedback_end(None, 10 * tries + 5, now + 50_000);
+            }
+            now += 10_000;
+        }
+        assert_eq!(tries, 5, "then it waits a second");
     }
 
     #[test]

@@ -9,10 +9,18 @@ const BETA: f64 = 0.9;
 const GROWTH: f64 = 0.08;
 /// What a probe that filled a link of known capacity must show, against the rate.
 const SATURATED_GAIN: f64 = 1.25;
-/// Time after a probe and a round trip in which what arrives is not what may be sent yet, in µs.
+/// Gain of one probe at most, where overuse was seen in the last µs: a burst between the bursts of others passes through a
+/// full link all the same, and what it showed is too much for a whole second.
+const PROBE_GAIN: f64 = 1.25;
+const CONTESTED: i64 = 30_000_000;
+/// Time after a probe and a round trip in which what arrives is not what may be sent yet, and a queue is that of the probe,
+/// in µs.
 const PROBE_SETTLES: i64 = 500_000;
-/// .. unless the queue is longer than this, in µs.
-const PROBE_QUEUE: i64 = 60_000;
+/// A queue up to this length may be that of a burst. It is no reason to fall to what arrives: that is less than the path
+/// carries as soon as less is sent, and the next decrease is only a round trip away. In µs.
+const SHORT_QUEUE: i64 = 60_000;
+/// What arrives while more is sent than the rate is carried, unless packets wait longer than this, in µs.
+const NO_QUEUE: i64 = 15_000;
 /// Bits of a packet.
 const PACKET_BITS: f64 = 1200.0 * 8.0;
 
@@ -67,20 +75,26 @@ pub(super) struct RateControl {
     holding: bool,
     changed_at: Option<i64>,
     decreased_at: Option<i64>,
+    /// When a probe raised the rate, and when one told anything.
+    raised_at: Option<i64>,
     probed_at: Option<i64>,
 }
 
 /// What an update knows of the path.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Path {
-    /// Rate that arrives, in bps.
+    /// Rate that arrives, in bps, with what would arrive but for losses that do not depend on the rate.
     pub(super) acked: Option<f64>,
+    /// Rate that arrives, in bps, while more is sent than the rate allows.
+    pub(super) carried: Option<f64>,
     /// µs.
     pub(super) rtt: i64,
     /// Less is sent than may be, so that neither growth nor a fall of what arrives says much.
     pub(super) limited: bool,
     /// µs that packets wait in the path.
     pub(super) queue: i64,
+    /// So much is lost that the queue may be as long as it gets.
+    pub(super) lossy: bool,
 }
 
 impl RateControl {
@@ -93,6 +107,7 @@ impl RateControl {
             holding: false,
             changed_at: None,
             decreased_at: None,
+            raised_at: None,
             probed_at: None,
         }
     }
@@ -107,6 +122,7 @@ impl RateControl {
     /// relative to its own rate, the flow that has less gains more of its rate; only that much counts, so that probes
     /// bring flows together and not apart.
     pub(super) fn on_probe(&mut self, bps: f64, saturated: bool, now: i64) -> bool {
+        self.probed_at = Some(now);
         let least = if saturated && self.capacity.estimate.is_some() { SATURATED_GAIN } else { 1.0 };
         if bps <= least * self.bps {
             return false;
@@ -116,8 +132,9 @@ impl RateControl {
         } else if self.capacity.estimate.is_some() {
             self.capacity.on_probe(bps);
         }
-        self.probed_at = Some(now);
-        self.set(bps, now);
+        self.raised_at = Some(now);
+        let contested = self.decreased_at.is_some_and(|at| now - at < CONTESTED);
+        self.set(if contested { bps.min(PROBE_GAIN * self.bps) } else { bps }, now);
         true
     }
 
@@ -153,6 +170,15 @@ impl RateControl {
         {
             self.capacity = LinkCapacity::default();
         }
+        // A relay sends what there is until the path is known better.
+        if let Some(carried) = path.carried
+            && carried > self.bps
+            && path.queue < NO_QUEUE
+            && self.decreased_at.is_none()
+        {
+            self.set(carried, now);
+            return Step::Grew;
+        }
         // What is not tried is not known: the rate may be half as much again as what arrives.
         let limit = path.acked.map_or(self.bps, |acked| 1.5 * acked + 10_000.0);
         if self.bps >= limit {
@@ -176,6 +202,12 @@ impl RateControl {
 
     fn decrease(&mut self, path: Path, now: i64) -> Step {
         self.holding = true;
+        let recent = |at: Option<i64>| at.is_some_and(|at| now - at < path.rtt + PROBE_SETTLES);
+        let short = path.queue < SHORT_QUEUE && !path.lossy;
+        let fresh = short && recent(self.raised_at);
+        if short && recent(self.probed_at) && !fresh {
+            return Step::Held;
+        }
         let Some(acked) = path.acked else {
             // Overuse before anything is known.
             return if self.may_decrease(None, path.rtt, now) {
@@ -193,13 +225,12 @@ impl RateControl {
         {
             to = BETA * estimate * 1000.0;
         }
-        // What arrives does not show yet what a probe has just shown, and a probe leaves a short queue.
-        let fresh =
-            path.queue < PROBE_QUEUE && self.probed_at.is_some_and(|at| now - at < path.rtt + PROBE_SETTLES);
-        if path.limited || fresh {
+        if short || path.limited {
             // Little arrives because little is sent. Some other flow's queue is no reason to fall to that at once.
             to = to.max(BETA * self.bps);
-        } else {
+        }
+        // What arrives does not show yet what a probe has just shown.
+        if !path.limited && !fresh {
             if self.capacity.bounds().is_some_and(|(lower, _)| acked < lower) {
                 self.capacity = LinkCapacity::default();
             }
@@ -229,7 +260,44 @@ mod tests {
     use super::*;
 
     fn path(acked: f64) -> Path {
-        Path { acked: Some(acked), rtt: 50_000, limited: false, queue: 0 }
+        Path { acked: Some(acked), carried: None, rtt: 50_000, limited: false, queue: 0, lossy: false }
+    }
+
+    /// As `path`, with a queue.
+    fn queued(acked: f64) -> Path {
+        Path { queue: 100_000, ..path(acked) }
+    }
+
+    #[test]
+    fn falls_less_while_the_queue_is_short() {
+        let mut rate = RateControl::new(1e6, 1e4, 1e8);
+        rate.update(Usage::Over, path(0.5e6), 0);
+        assert_eq!(rate.bps(), 0.9e6);
+        rate.update(Usage::Over, queued(0.5e6), 1_000_000);
+        assert_eq!(rate.bps(), 0.45e6);
+    }
+
+    #[test]
+    fn a_probe_of_a_path_that_was_full_gains_a_quarter_at_most() {
+        let mut rate = RateControl::new(1e6, 1e4, 1e8);
+        assert!(rate.on_probe(1.5e6, false, 0));
+        assert_eq!(rate.bps(), 1.5e6, "nothing is known of it");
+        rate.update(Usage::Over, queued(1e6), 10_000_000);
+        assert!(rate.on_probe(3e6, false, 20_000_000));
+        assert_eq!(rate.bps(), 1.125e6);
+        assert!(rate.on_probe(3e6, false, 50_000_000));
+        assert_eq!(rate.bps(), 3e6, "that is long ago");
+    }
+
+    #[test]
+    fn the_queue_of_a_probe_is_no_overuse() {
+        let mut rate = RateControl::new(1e6, 1e4, 1e8);
+        let short = Path { queue: 30_000, ..path(0.5e6) };
+        assert!(!rate.on_probe(0.9e6, true, 1_000_000), "no more than the rate");
+        assert_eq!(rate.update(Usage::Over, short, 1_100_000), Step::Held);
+        assert_eq!(rate.update(Usage::Over, queued(1e6), 1_200_000), Step::Fell);
+        assert!(!rate.on_probe(0.5e6, true, 2_000_000));
+        assert_eq!(rate.update(Usage::Over, short, 2_600_000), Step::Fell, "later it is");
     }
 
     #[test]
@@ -241,7 +309,7 @@ mod tests {
             now += 100_000;
         }
         assert!((1.07e6..1.1e6).contains(&rate.bps()), "{}", rate.bps());
-        assert_eq!(rate.update(Usage::Over, path(1e6), now), Step::Fell);
+        assert_eq!(rate.update(Usage::Over, queued(1e6), now), Step::Fell);
         assert_eq!(rate.bps(), 0.9e6);
         for _ in 0..=11 {
             now += 100_000;
@@ -260,6 +328,22 @@ mod tests {
         // Nor does it fall because little is sent.
         rate.update(Usage::Normal, path(0.1e6), 200_000_000);
         assert_eq!(rate.bps(), 1.21e6);
+    }
+
+    #[test]
+    fn what_arrives_without_a_queue_is_carried() {
+        let carried = |bps, queue| Path { carried: Some(bps), queue, ..path(bps) };
+        let mut rate = RateControl::new(0.5e6, 1e4, 1e8);
+        rate.update(Usage::Normal, carried(1.5e6, 40_000), 0);
+        assert!(rate.bps() < 0.51e6, "there is a queue: {}", rate.bps());
+        rate.update(Usage::Normal, carried(1.5e6, 5_000), 100_000);
+        assert_eq!(rate.bps(), 1.5e6);
+        rate.update(Usage::Over, carried(1e6, 100_000), 200_000);
+        assert_eq!(rate.bps(), 0.9e6);
+        for n in 3..20 {
+            rate.update(Usage::Normal, carried(1.4e6, 5_000), n * 100_000);
+            assert!(rate.bps() < 1.1e6, "the path is known from then on: {}", rate.bps());
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::history::{History, MAX_AGE, Sent};
 use super::layer_selector::{Decision, LayerSelector, Look};
 use super::reports::{NtpClock, ReceiverView, ReportState};
 use super::rewriter::{Ids, Rewriter};
-use super::rtx::{MAX_RESENDS, RtxCounter, too_soon};
+use super::rtx::{LATE, LITTLE_LOSS, MAX_RESENDS, RtxCounter, too_soon};
 use super::twcc_seq::TwccSeqCounter;
 use crate::command::{Codec, CodecParams, Extension, MediaKind, SendSection, SubscriptionTarget};
 use crate::drop_reason::DropReason;
@@ -256,7 +256,7 @@ impl Forwarder {
     }
 
     /// Sends a packet again that the subscriber misses, on the RTX SSRC. `stores` gives the store of each of the track's
-    /// streams.
+    /// streams. `true`: a second copy is worth its bytes, see [`Self::repeat`].
     ///
     /// # Errors
     /// [`DropReason::RtxUseless`] for a number that was never sent, that was sent again less than half a round trip ago
@@ -272,13 +272,14 @@ impl Forwarder {
         twcc: &mut TwccSeqCounter,
         tx: &mut TxQueue,
         now: Instant,
-    ) -> Result<(), DropReason> {
+    ) -> Result<bool, DropReason> {
         let highest = self.history.highest().ok_or(DropReason::RtxUseless)?;
         let out = ExtSeq::nearest(highest, lost);
         if self.history.is_too_old(out) {
             return Err(DropReason::TooOld);
         }
-        let rtt = self.reports.view().rtt;
+        let view = self.reports.view();
+        let rtt = view.rtt;
         let sent = self.history.get(out).ok_or(DropReason::RtxUseless)?;
         if now.saturating_duration_since(sent.at) > MAX_AGE {
             return Err(DropReason::TooOld);
@@ -289,14 +290,34 @@ impl Forwarder {
         if stores(sent.stream).and_then(|s| s.get(sent.index)).is_none() {
             return Err(DropReason::TooOld);
         }
+        let late = rtt.is_some_and(|rtt| rtt >= LATE) && view.fraction_lost <= LITTLE_LOSS;
+        let twice = sent.resends > 0 || late;
         self.history.note_resent(out, now);
-        let octets = self.resend(out, stores, seal, dst, twcc, tx, now)?;
-        self.stats.retransmitted += 1;
-        self.stats.retransmitted_octets += octets as u64;
-        Ok(())
+        self.resend(out, stores, seal, dst, twcc, tx, now)?;
+        Ok(twice)
     }
 
-    /// Sends a packet of the history on the RTX SSRC; returns the length of its payload.
+    /// Sends a second copy of what [`Self::retransmit`] has just sent. A receiver whose repair is lost asks again only after
+    /// a round trip; by then its picture stands, which costs it more than these bytes.
+    ///
+    /// # Errors
+    /// As [`Self::retransmit`].
+    #[expect(clippy::too_many_arguments, reason = "the request, the transport's parts, the time")]
+    pub fn repeat<'a>(
+        &mut self,
+        lost: SeqNo,
+        stores: impl Fn(u8) -> Option<&'a PacketStore>,
+        seal: &mut SrtpSeal,
+        dst: Remote,
+        twcc: &mut TwccSeqCounter,
+        tx: &mut TxQueue,
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        let highest = self.history.highest().ok_or(DropReason::RtxUseless)?;
+        self.resend(ExtSeq::nearest(highest, lost), stores, seal, dst, twcc, tx, now)
+    }
+
+    /// Sends a packet of the history on the RTX SSRC.
     #[expect(clippy::too_many_arguments, reason = "the packet, the transport's parts, the time")]
     fn resend<'a>(
         &mut self,
@@ -307,7 +328,7 @@ impl Forwarder {
         twcc: &mut TwccSeqCounter,
         tx: &mut TxQueue,
         now: Instant,
-    ) -> Result<usize, DropReason> {
+    ) -> Result<(), DropReason> {
         let ssrc = self.section.rtx_ssrc.ok_or(DropReason::RtxUseless)?;
         let sent = self.history.get(out).ok_or(DropReason::RtxUseless)?;
         let pt = sent.rtx_pt.ok_or(DropReason::RtxUseless)?;
@@ -326,7 +347,10 @@ impl Forwarder {
         let header =
             RtpHeaderOut { marker: sent.marker, pt, seq: index.seq(), timestamp: ids.timestamp, ssrc };
         let packet = Outgoing { header, index, osn: Some(rtx::osn(out.seq())), ids, active, meta, payload };
-        self.send(&packet, seal, dst, twcc, tx, now)
+        let octets = self.send(&packet, seal, dst, twcc, tx, now)?;
+        self.stats.retransmitted += 1;
+        self.stats.retransmitted_octets += octets as u64;
+        Ok(())
     }
 
     /// A report block for [`Self::ssrc`] out of the subscriber's receiver report.

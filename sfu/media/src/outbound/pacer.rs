@@ -23,6 +23,8 @@ const MAX_PACKETS: usize = 4096;
 pub struct Pacer<T> {
     /// Bits per second; `None` for no pacing.
     rate: Option<u64>,
+    /// A long queue is no reason to send faster: the path has one itself.
+    patient: bool,
     /// Bytes sent that the rate has not made up for yet.
     debt: u64,
     /// When the debt was last brought up to date.
@@ -44,6 +46,7 @@ impl<T> Default for Pacer<T> {
     fn default() -> Self {
         Self {
             rate: None,
+            patient: false,
             debt: 0,
             settled: None,
             urgent: VecDeque::new(),
@@ -61,6 +64,12 @@ impl<T: Copy + PartialEq> Pacer<T> {
         if rate.is_none() {
             self.debt = 0;
         }
+    }
+
+    /// Whether the path is too full for a long queue to be sent faster.
+    pub fn set_patient(&mut self, patient: bool, now: Instant) {
+        self.settle(now);
+        self.patient = patient;
     }
 
     /// Whether a packet must wait. Without a queue it goes straight through.
@@ -138,6 +147,15 @@ impl<T: Copy + PartialEq> Pacer<T> {
         });
     }
 
+    /// Drops everything that waits; gives how much that was.
+    pub fn clear(&mut self) -> usize {
+        let dropped = self.waiting();
+        self.urgent.clear();
+        self.packets.clear();
+        self.bytes = 0;
+        dropped
+    }
+
     /// The packets that wait, in order; retransmissions are not among them.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.packets.iter().map(|waiting| &waiting.work)
@@ -168,7 +186,7 @@ impl<T: Copy + PartialEq> Pacer<T> {
 
     /// The rate, or more where the queue is long.
     fn speed(&self) -> Option<u64> {
-        let drained = self.bytes * 8 * 1000 / MAX_DRAIN.as_millis() as u64;
+        let drained = if self.patient { 0 } else { self.bytes * 8 * 1000 / MAX_DRAIN.as_millis() as u64 };
         self.rate.map(|rate| rate.max(drained).max(1))
     }
 

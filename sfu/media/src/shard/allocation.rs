@@ -21,7 +21,8 @@ const PAUSE_AFTER: Duration = Duration::from_millis(600);
 const EXPECTED_BPS: [u64; 4] = [150_000, 500_000, 1_500_000, 3_000_000];
 /// .. or so many times the layer below.
 const EXPECTED_GROWTH: u64 = 3;
-/// With more than this in a pacer's queue, a layer that is to go goes before there is another to show.
+/// With more than this in a pacer's queue while the path has one, too, a layer that is to go goes before there is another
+/// to show.
 const TOO_LONG: Duration = Duration::from_millis(200);
 
 impl Shard {
@@ -125,11 +126,13 @@ impl Shard {
     fn give(&mut self, key: SubKey, claim: &Claim, full: bool, now: Instant) {
         let Self { subs, peers, events, tracks, stats, .. } = self;
         let Some(sub) = subs.get_mut(key) else { return };
-        let lower = claim.given < sub.current;
         sub.current = claim.given;
+        let halted = peers.get(sub.peer).is_some_and(|peer| peer.sending.is_halted());
         let stream = sub.forwarder.current_stream();
         let rises = claim.given.is_some_and(|given| stream.is_none_or(|stream| stream < given.spatial));
-        if full && rises {
+        if halted {
+            sub.aim(SubscriptionTarget { enabled: false, ..target(sub.wanted, claim) });
+        } else if full && rises {
             if let Some(peer) = peers.get_mut(sub.peer) {
                 peer.sending.next_look = Some(now + LOOK_SOON);
             }
@@ -146,18 +149,25 @@ impl Shard {
                 events.push_back(ShardEvent::StreamPaused { track: track.id, sub: sub.id, paused });
             }
         }
-        let Some(given) = claim.given.filter(|_| lower) else { return };
+        let Some(given) = claim.given else { return };
         let Some(peer) = peers.get_mut(sub.peer) else { return };
-        if sub.forwarder.current_stream().is_some_and(|stream| stream > given.spatial)
-            && peer.sending.pacer.drain_time() > TOO_LONG
-        {
+        if sub.forwarder.current_stream().is_none_or(|stream| stream <= given.spatial) {
+            return;
+        }
+        let full = match peer.sending.drains() {
+            true => TOO_LONG,
+            // A key frame may take a while.
+            false => TOO_LONG * 3,
+        };
+        if peer.sending.pacer.drain_time() > full {
             // The path is full of what it cannot carry. A moment without a picture is better than all of it late.
             peer.sending.pacer.retain(
                 |work| !matches!(work, Work::Packet { sub, layer, .. } if *sub == key && *layer > given.spatial),
             );
             sub.forwarder.require_key_frame();
+        } else {
+            peer.sending.next_look = Some(now + LOOK_SOON);
         }
-        peer.sending.set_pace(now);
     }
 
     /// Lets a subscription have all that its page wants: nothing tells what the path carries.

@@ -205,7 +205,7 @@ impl Shard {
             let Some(mut way) = peer.way(tx) else { return };
             let store = |layer| Some(tracks.streams.get(track.stream(layer)?)?.inbound.store());
             match way.resend(&mut sub.forwarder, lost, store, now) {
-                Ok(()) => stats.rtx_out += 1,
+                Ok(packets) => stats.rtx_out += packets,
                 Err(reason) => stats.drop(reason),
             }
         }

@@ -16,7 +16,13 @@ impl Shard {
     pub(super) fn estimate_changed(&mut self, key: PeerKey, tx: &mut TxQueue, now: Instant) {
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.sending.set_pace(now);
-        if peer.sending.has_moved(now) {
+        let turned = peer.sending.look_at_queue(now);
+        if turned && peer.sending.is_halted() {
+            for _ in 0..peer.sending.pacer.clear() {
+                self.stats.drop(DropReason::Congested);
+            }
+        }
+        if turned || peer.sending.has_moved(now) {
             self.allocate(key, tx, now);
         }
         self.probe(key, now);
@@ -81,7 +87,7 @@ impl Shard {
             Work::Resend { lost, .. } => {
                 let store = |layer| Some(tracks.streams.get(track.stream(layer)?)?.inbound.store());
                 match way.resend(&mut sub.forwarder, lost, store, now) {
-                    Ok(()) => stats.rtx_out += 1,
+                    Ok(packets) => stats.rtx_out += packets,
                     Err(reason) => stats.drop(reason),
                 }
             }

@@ -50,6 +50,26 @@ const REST: Duration = Duration::from_millis(50);
 /// The pacer is never slower than what was allocated, and a bit: rates vary.
 const PACING_PERCENT: u64 = 120;
 
+/// Video stops while the target is less than this share of the estimate, in percent: so long a queue (260 ms) would make
+/// everything late for seconds, and with it what follows. ..
+const HALT_PERCENT: u64 = 35;
+/// .. It goes on, with key frames, when the queue is short again, ..
+const RESUME_PERCENT: u64 = 60;
+/// .. or after this time: a queue that does not drain is not of what is sent here. Then video stops no more until the
+/// target has recovered to this share.
+const MAX_HALT: Duration = Duration::from_secs(2);
+const RECOVERED_PERCENT: u64 = 90;
+
+/// Whether video waits for the path's queue to drain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+enum Halt {
+    #[default]
+    No,
+    Since(Instant),
+    /// That was of no use.
+    Spent,
+}
+
 /// What a pacer's queue holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
@@ -114,6 +134,7 @@ pub(crate) struct Sending {
     dip_since: Option<Instant>,
     /// The target that was shared out last.
     shared_target: u64,
+    halt: Halt,
     /// When to look at the allocation again, and at key frames that subscribers wait for.
     pub(super) next_look: Option<Instant>,
 }
@@ -143,6 +164,7 @@ impl Sending {
         self.estimator = Some(Estimator::new(EstimatorConfig::default(), now));
         (self.first_sent, self.told, self.started, self.low_since) = (None, None, false, None);
         (self.probing, self.last_probe, self.rest_until) = (None, None, None);
+        self.halt = Halt::No;
         self.allocator = Allocator::default();
         self.next_look = self.next_look.map(|_| now);
         self.set_pace(now);
@@ -213,6 +235,35 @@ impl Sending {
         target < before / 100 * 97 || target > before / 100 * 110
     }
 
+    /// Looks whether video has to stop or may go on, by what the target lacks of the estimate. Whether that changed.
+    pub(super) fn look_at_queue(&mut self, now: Instant) -> bool {
+        let Some(estimator) = self.estimator.as_ref().filter(|_| self.told.is_some() && self.started) else {
+            return false;
+        };
+        let share = estimator.target_bps() * 100 / estimator.estimate_bps().max(1);
+        let before = self.is_halted();
+        self.halt = match self.halt {
+            Halt::No if share < HALT_PERCENT => Halt::Since(now),
+            Halt::Since(_) if share >= RESUME_PERCENT => Halt::No,
+            Halt::Since(at) if now.saturating_duration_since(at) > MAX_HALT => Halt::Spent,
+            Halt::Spent if share >= RECOVERED_PERCENT => Halt::No,
+            halt => halt,
+        };
+        before != self.is_halted()
+    }
+
+    /// Whether less is sent for a while because the path has a queue.
+    pub(super) fn drains(&self) -> bool {
+        self.estimator.as_ref().is_some_and(|estimator| {
+            estimator.target_bps() < estimator.estimate_bps() / 100 * RECOVERED_PERCENT
+        })
+    }
+
+    /// Whether no video is sent now.
+    pub(super) fn is_halted(&self) -> bool {
+        matches!(self.halt, Halt::Since(_))
+    }
+
     /// What video may take, `None` for any amount.
     pub(super) fn budget(&mut self, now: Instant) -> Option<Budget> {
         let shareable = self.shareable(now);
@@ -242,6 +293,10 @@ impl Sending {
 
     /// Whether repairs take so much that more of them would starve what they repair.
     pub(super) fn repairs_enough(&mut self, now: Instant) -> bool {
+        if self.is_halted() {
+            // It goes on with key frames.
+            return true;
+        }
         let Some(target) = self.estimate().filter(|_| self.started) else { return false };
         let audio = self.fixed.up_to(0, 0, now).unwrap_or(0);
         let all = self.fixed.up_to(1, 0, now).unwrap_or(0);
@@ -253,8 +308,7 @@ impl Sending {
     pub(super) fn set_shared(&mut self, shared: Shared, now: Instant) {
         let fixed = self.fixed_bps(self.shared_target, now);
         // More is given out only with a margin, so that is what a probe has to show.
-        let percent = if shared.allocated < shared.wanted { PROBED_PERCENT } else { 100 };
-        let mut wanted = (shared.wanted + fixed) / 100 * percent;
+        let mut wanted = (shared.wanted + fixed) / 100 * PROBED_PERCENT;
         if !self.started && shared.wanted > 0 {
             // Little is known of the tracks either.
             wanted = wanted.max(PROBED_AT_START);
@@ -270,8 +324,12 @@ impl Sending {
         let paced = self.told.is_some() && self.started;
         let rate = self.estimator.as_ref().filter(|_| paced).map(|estimator| {
             let probe = self.probing.as_ref().map_or(0, |probing| probing.probe.bps);
-            estimator.pacing_bps().max(self.shared.allocated / 100 * PACING_PERCENT).max(probe)
+            // What is allocated waits here while a queue in the path drains: from here it can be taken back.
+            let (target, estimate) = (estimator.target_bps(), estimator.estimate_bps().max(1));
+            let allocated = self.shared.allocated.saturating_mul(target.min(estimate)) / estimate;
+            estimator.pacing_bps().max(allocated / 100 * PACING_PERCENT).max(probe)
         });
+        self.pacer.set_patient(paced && self.drains(), now);
         self.pacer.set_rate(rate, now);
     }
 
@@ -376,17 +434,25 @@ impl Way<'_> {
         })
     }
 
-    /// Sends a packet again now.
+    /// Sends a packet again now, twice where that is worth it; gives how often.
     pub(super) fn resend<'s>(
         &mut self,
         forwarder: &mut Forwarder,
         lost: SeqNo,
         stores: impl Fn(u8) -> Option<&'s PacketStore>,
         now: Instant,
-    ) -> Result<(), DropReason> {
+    ) -> Result<u64, DropReason> {
+        let mut twice = false;
         self.measure(Kind::Repair, now, |seal, dst, twcc, tx| {
-            forwarder.retransmit(lost, stores, seal, dst, twcc, tx, now)
-        })
+            twice = forwarder.retransmit(lost, &stores, seal, dst, twcc, tx, now)?;
+            Ok(())
+        })?;
+        if twice {
+            self.measure(Kind::Repair, now, |seal, dst, twcc, tx| {
+                forwarder.repeat(lost, &stores, seal, dst, twcc, tx, now)
+            })?;
+        }
+        Ok(1 + u64::from(twice))
     }
 
     /// Sends padding of about this size now; gives the bytes.

@@ -54,6 +54,11 @@ pub(super) struct Path {
     pub(super) jitter: Duration,
     /// May packets overtake each other by it?
     pub(super) reorder: bool,
+    /// Share of packets held back by 15 ms, so that others overtake them, and of those that come twice.
+    pub(super) overtaken: f64,
+    pub(super) twice: f64,
+    /// Share of feedback that is lost.
+    pub(super) feedback_loss: f64,
     /// bps of others at a time in seconds.
     pub(super) cross: Box<dyn Fn(f64) -> f64>,
     /// Is feedback lost at a time in seconds?
@@ -72,6 +77,9 @@ impl Path {
             loss: 0.0,
             jitter: Duration::ZERO,
             reorder: false,
+            overtaken: 0.0,
+            twice: 0.0,
+            feedback_loss: 0.0,
             cross: Box::new(|_| 0.0),
             deaf: Box::new(|_| false),
             feedback: Duration::from_millis(70),
@@ -92,6 +100,8 @@ pub(super) struct Flow {
     source: Source,
     /// What it has to send in bps, at a time in seconds.
     demand: Box<dyn Fn(f64) -> f64>,
+    /// Sends all that it has, whatever the target.
+    sends_all: bool,
     starts: f64,
     number: u64,
     /// Bytes of source not yet in packets, and packets waiting for the pacer.
@@ -120,6 +130,7 @@ impl Flow {
             estimator: Estimator::new(EstimatorConfig::default(), epoch()),
             source,
             demand: Box::new(demand),
+            sends_all: false,
             starts: 0.0,
             number: 65_000,
             pending: 0.0,
@@ -146,6 +157,11 @@ impl Flow {
         self
     }
 
+    pub(super) fn sending_all(mut self) -> Self {
+        self.sends_all = true;
+        self
+    }
+
     /// bps carried in the seconds `from..to`.
     pub(super) fn rate(&self, from: usize, to: usize) -> f64 {
         let bytes: u64 = self.carried.iter().take(to).skip(from).sum();
@@ -155,7 +171,7 @@ impl Flow {
     fn produce(&mut self, now: i64) {
         let t = now as f64 / 1e6;
         let demand = (self.demand)(t);
-        let rate = (self.estimator.target_bps() as f64).min(demand);
+        let rate = if self.sends_all { demand } else { (self.estimator.target_bps() as f64).min(demand) };
         match self.source {
             Source::Smooth => {
                 self.pending += rate * STEP as f64 / 8e6;
@@ -225,7 +241,9 @@ impl Flow {
             self.estimator.on_sent(self.number, size, None::<ProbeId>, at);
             out.push(Packet { flow, number: self.number, size });
             self.number += 1;
-            self.pacer_free += (8e6 * size as f64 / self.estimator.pacing_bps() as f64) as i64;
+            if !self.sends_all {
+                self.pacer_free += (8e6 * size as f64 / self.estimator.pacing_bps() as f64) as i64;
+            }
         }
     }
 
@@ -337,19 +355,29 @@ pub(super) fn run(path: &Path, mut flows: Vec<Flow>, seconds: usize) -> Run {
             if !path.reorder {
                 at = at.max(last_arrival);
             }
-            last_arrival = last_arrival.max(at);
+            if path.overtaken > 0.0 && random.share() < path.overtaken {
+                at += 15_000;
+            } else {
+                last_arrival = last_arrival.max(at);
+            }
             event += 1;
+            if path.twice > 0.0 && random.share() < path.twice {
+                let again = Packet { flow: packet.flow, number: packet.number, size: packet.size };
+                wire.insert((at + 1000, event + 1), again);
+            }
             wire.insert((at, event), packet);
+            event += 1;
         }
         while let Some(entry) = wire.first_entry().filter(|entry| entry.key().0 <= now) {
             let ((at, _), packet) = entry.remove_entry();
-            flows[packet.flow].arrivals.insert(packet.number, at + 12_345_678_000);
+            flows[packet.flow].arrivals.entry(packet.number).or_insert(at + 12_345_678_000);
         }
         for (index, flow) in flows.iter_mut().enumerate() {
             let highest = flow.arrivals.last_key_value().map(|(number, _)| *number);
             if let Some(bytes) = flow.report(now, path.feedback.as_micros() as i64) {
                 flow.reported = flow.reported.max(highest.unwrap_or(0) + 1);
-                if !(path.deaf)(t) {
+                let lost = path.feedback_loss > 0.0 && random.share() < path.feedback_loss;
+                if !lost && !(path.deaf)(t) {
                     event += 1;
                     back.insert((now + half_rtt, event), (index, bytes));
                 }

@@ -142,6 +142,49 @@ fn jitter_and_reordering_cost_no_rate() {
     }
 }
 
+/// 5 % lost both ways, feedback too, 3 % overtaken by 15 ms of packets, 2 % twice, 5 ms of jitter.
+fn rough(rate: f64, seed: u64) -> Path {
+    Path {
+        loss: 0.05,
+        jitter: Duration::from_millis(5),
+        overtaken: 0.03,
+        twice: 0.02,
+        feedback_loss: 0.05,
+        seed,
+        ..Path::new(rate, 50)
+    }
+}
+
+#[test]
+fn a_rough_path_costs_no_rate() {
+    for (name, source) in sources() {
+        for seed in 1..=8 {
+            let run = one(&rough(3e6, seed), source, 40);
+            let at = first(&run.flows[0].targets, 0.0, |bps| bps >= 1.5e6);
+            let least = run.flows[0].targets[1000..].iter().min().copied().unwrap_or(0);
+            show(&format!("3 M rough, seed {seed} {name}"), &run, 10, 40);
+            println!("   1.5 Mbit/s after {at:?} s, from 10 s on never less than {least}");
+            trace(&run, 0.0, 40.0, 0.5);
+            assert!(at.is_some_and(|at| at <= 3.0));
+            assert!(run.utilisation(10, 40) >= 0.8);
+        }
+    }
+}
+
+/// Before a relay paces it sends what there is, whatever the estimate says. What then arrives without a queue is carried.
+#[test]
+fn what_arrives_is_carried() {
+    for seed in 1..=8 {
+        let flow = Flow::new(VIDEO, |_| 1.5e6).sending_all();
+        let run = run(&rough(20e6, seed), vec![flow], 10);
+        let at = first(&run.flows[0].targets, 0.0, |bps| bps >= 1.3e6);
+        let least = run.flows[0].targets[300..].iter().min().copied().unwrap_or(0);
+        println!("seed {seed}: 1.3 Mbit/s after {at:?} s, from 3 s on never less than {least}");
+        assert!(at.is_some_and(|at| at <= 2.0));
+        assert!(least >= 1_300_000);
+    }
+}
+
 #[test]
 fn demand_that_rises_is_met_by_a_probe() {
     for (name, source) in sources() {
@@ -152,8 +195,9 @@ fn demand_that_rises_is_met_by_a_probe() {
             let reached = first(&run.flows[0].targets, 35.0, |bps| bps >= 0.9 * after);
             show(&format!("limited to {before}, then {after} {name}"), &run, 40, 60);
             println!("   {:.0} after {:?}", at(34.9), reached);
-            // No more than half as much again as was tried, or where it began.
-            assert!(at(34.9) <= 1.75 * before.max(500e3));
+            // No more than half as much again as arrived (by half a second, in which a camera's rate varies by a fourth),
+            // or where it began.
+            assert!(at(34.9) <= 1.5 * 1.25 * before.max(500e3) + 10e3);
             assert!(at(34.9) >= before);
             assert!(reached.is_some_and(|after| after <= 3.0));
             trace(&run, 34.0, 45.0, 0.25);
