@@ -28,6 +28,10 @@ export function prepareRelay() {
   for (const address of [RELAY, PROXY]) {
     tool(`ip addr add ${address}/32 dev lo`);
   }
+  // The proxy is for datagrams. TCP to its address goes to the relay at once.
+  tool('nft add table ip direct');
+  run('nft', 'add', 'chain', 'ip', 'direct', 'prerouting', '{ type nat hook prerouting priority -100 ; }');
+  tool(`nft add rule ip direct prerouting ip daddr ${PROXY} meta l4proto tcp dnat to ${RELAY}`);
 }
 
 /** One client's namespace. */
@@ -66,6 +70,7 @@ export class Client {
     }
     client.inside('nft', 'add', 'table', 'inet', 'loss');
     client.inside('nft', 'add', 'chain', 'inet', 'loss', 'input', '{ type filter hook input priority 0 ; }');
+    client.inside('nft', 'add', 'chain', 'inet', 'loss', 'output', '{ type filter hook output priority 0 ; }');
     // Playwright starts this instead of the browser.
     client.executable = join(client.folder, 'chromium');
     const chromium = process.env.CHROMIUM ?? '/usr/bin/chromium';
@@ -97,6 +102,14 @@ export class Client {
     if (percent > 0) {
       const rule = ['iifname', 'eth0', 'meta', 'l4proto', 'udp', 'numgen', 'random', 'mod', '100', '<', String(percent), 'drop'];
       this.inside('nft', 'add', 'rule', 'inet', 'loss', 'input', ...rule);
+    }
+  }
+
+  /** Whether nothing that it sends by UDP leaves. */
+  withoutUdp(blocked) {
+    this.inside('nft', 'flush', 'chain', 'inet', 'loss', 'output');
+    if (blocked) {
+      this.inside('nft', 'add', 'rule', 'inet', 'loss', 'output', 'oifname', 'eth0', 'meta', 'l4proto', 'udp', 'drop');
     }
   }
 

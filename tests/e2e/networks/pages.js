@@ -102,6 +102,45 @@ export async function watch(browser, host, identity) {
         }
         return result;
       }),
+    /** Whether the relay says that the camera is `active` or `paused`. */
+    state: () =>
+      page.evaluate(() => {
+        for (const participant of window.curtain.room.remoteParticipants.values()) {
+          for (const publication of participant.videoTrackPublications.values()) {
+            return publication.track?.streamState;
+          }
+        }
+        return undefined;
+      }),
+    /** Samples of the voice so far, and those that the browser made up. */
+    heard: () =>
+      page.evaluate(async () => {
+        for (const participant of window.curtain.room.remoteParticipants.values()) {
+          for (const publication of participant.audioTrackPublications.values()) {
+            for (const stat of (await publication.track?.receiver?.getStats())?.values() ?? []) {
+              if (stat.type === 'inbound-rtp') {
+                return { samples: stat.totalSamplesReceived ?? 0, concealed: (stat.concealedSamples ?? 0) - (stat.silentConcealedSamples ?? 0) };
+              }
+            }
+          }
+        }
+        return { samples: 0, concealed: 0 };
+      }),
+    /** Protocol of the path that media takes. */
+    protocol: () =>
+      page.evaluate(async () => {
+        for (const participant of window.curtain.room.remoteParticipants.values()) {
+          for (const publication of participant.trackPublications.values()) {
+            const stats = await publication.track?.receiver?.getStats();
+            for (const stat of stats?.values() ?? []) {
+              if (stat.type === 'candidate-pair' && stat.nominated && stat.state === 'succeeded') {
+                return stats.get(stat.localCandidateId)?.protocol;
+              }
+            }
+          }
+        }
+        return undefined;
+      }),
   });
 }
 

@@ -192,6 +192,67 @@ const cases = {
     await viewer.close();
   },
 
+  /** A link on which not even the lowest layer fits, and a good one again. */
+  async pause({ browsers, host, clients, proxy }) {
+    const name = 'a link of 80 kbit/s for 20 s';
+    const [client] = clients.viewers;
+    client.rate(3_000_000);
+    proxy.delay(client, 50);
+    const viewer = await watch(await browsers(client), host, 'pause');
+    await best(viewer);
+    /** Seconds until a look is as wanted, 999 if it is not within `limit`. */
+    const until = async (limit, look) => {
+      const start = performance.now();
+      while (performance.now() - start < limit * 1000) {
+        if (await look()) {
+          return (performance.now() - start) / 1000;
+        }
+        await sleep(50);
+      }
+      return 999;
+    };
+    client.rate(80_000);
+    figure(name, 's until the page is told that the track is paused', await until(20, async () => (await viewer.state()) === 'paused'), '<= 5');
+    await sleep(5000);
+    const sampler = client.sample();
+    const [before, heard] = [await viewer.stats(), await viewer.heard()];
+    await sleep(10_000);
+    const [after, still] = [await viewer.stats(), await viewer.heard()];
+    const samples = sampler.stop();
+    figure(name, 'ms of queueing while paused, p95', percentile(samples.map(({ waits }) => waits), 0.95), '<= 150');
+    figure(name, 'share of the voice that was not concealed', 1 - (still.concealed - heard.concealed) / Math.max(1, still.samples - heard.samples), '>= 0.95');
+    figure(name, 'frames decoded while paused', after.decoded - before.decoded);
+    client.rate(3_000_000);
+    figure(name, 's until the page is told that it is resumed', await until(20, async () => (await viewer.state()) === 'active'), '<= 10');
+    figure(name, 's from then to a picture', await until(20, async () => (await viewer.stats()).decoded > after.decoded), '<= 1');
+    await viewer.close();
+  },
+
+  /** A viewer who can use nothing but TCP, on a link of 1 Mbit/s. */
+  async tcp({ browsers, host, clients, proxy }) {
+    const name = 'over TCP at 1 Mbit/s';
+    const [, client] = clients.viewers;
+    client.rate(GOOD);
+    client.withoutUdp(true);
+    const viewer = await watch(await browsers(client), host, 'tcp');
+    await best(viewer);
+    figure(name, 'the path is TCP', (await viewer.protocol()) === 'tcp' ? 1 : 0, '>= 1');
+    figure(name, 'width on a good link', (await viewer.stats()).width, '>= 1280');
+    client.rate(1_000_000);
+    await sleep(15_000);
+    const sampler = client.sample();
+    const before = await viewer.stats();
+    await sleep(30_000);
+    const after = await viewer.stats();
+    const samples = sampler.stop();
+    figure(name, 'width', after.width);
+    figure(name, 'kbit/s on the link', mean(samples.map(({ bps }) => bps)) / 1000);
+    figure(name, 'ms of queueing, p95', percentile(samples.map(({ waits }) => waits), 0.95), '<= 150');
+    figure(name, 'freezes in 30 s', after.freezes - before.freezes, '<= 0');
+    client.withoutUdp(false);
+    await viewer.close();
+  },
+
   /** A viewer on a good link, beside one whose link turns bad. */
   async isolation({ browsers, host, clients, proxy }) {
     const name = 'one bad link beside a good one';
