@@ -102,15 +102,23 @@ define run-benches
 $(CARGO) bench --quiet --locked -p benches --bench parse --bench srtp --bench forward --bench udp -- --quiet >&2 && \
 { ulimit -n 8192 2>/dev/null || ulimit -n "$$(ulimit -Hn)"; } && \
 $(CARGO) bench --quiet --locked -p benches --bench shard_fanout -- $(1) $(ARGS) && \
-$(CARGO) run --quiet --release --locked -p benches -- $(1)
+$(CARGO) run --quiet --release --locked -p benches --bin bench-report -- $(1)
 endef
 
-.PHONY: bench bench-json
+.PHONY: bench bench-json bench-check bench-baseline
 bench: ## what forwarding costs: nanoseconds per packet, against the floor measured in the same process
 	$(call run-benches,)
 
 bench-json: ## the same, one JSON object a line
 	$(call run-benches,--json)
+
+bench-check: ## fail when forwarding takes more instructions than benches/instructions.json says
+	@deploy/setup.sh bench >&2
+	@$(CARGO) run --quiet --release --locked -p benches --bin bench-check -- benches/instructions.json
+
+bench-baseline: ## count anew into benches/instructions.json
+	@deploy/setup.sh bench >&2
+	@$(CARGO) run --quiet --release --locked -p benches --bin bench-check -- benches/instructions.json --write
 
 .PHONY: clean
 clean: ## remove everything that was built

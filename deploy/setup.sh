@@ -4,6 +4,7 @@
 #
 #   deploy/setup.sh build    to build and run
 #   deploy/setup.sh test     also what the tests with real clients need
+#   deploy/setup.sh bench    also what counts instructions
 #   deploy/setup.sh deploy   also what `make deploy-check` needs. On a machine run by systemd the package `prometheus` starts a
 #                            server on port 9090: systemctl disable --now prometheus
 set -euo pipefail
@@ -41,6 +42,10 @@ if [ "${1:-build}" = deploy ]; then
     need ip iproute2
     need nft nftables
     need unshare util-linux
+fi
+
+if [ "${1:-build}" = bench ]; then
+    need valgrind valgrind
 fi
 
 [ "${#missing[@]}" -eq 0 ] && exit 0

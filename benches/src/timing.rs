@@ -34,14 +34,25 @@ impl CpuClock {
     pub fn measure<T>(&mut self, run: impl FnOnce() -> T) -> T {
         let start = thread_cpu_time();
         let result = run();
-        self.spent += (thread_cpu_time() - start).saturating_sub(self.overhead);
+        self.stop(start);
         result
+    }
+
+    /// Counts what ran since `start`, a [`thread_cpu_time`].
+    pub fn stop(&mut self, start: Duration) {
+        self.spent += (thread_cpu_time() - start).saturating_sub(self.overhead);
     }
 
     /// What was counted since the last call.
     pub fn take(&mut self) -> Duration {
         std::mem::take(&mut self.spent)
     }
+}
+
+/// One of the smallest: what others on the machine disturbed least.
+pub fn best_tenth(values: &mut [f64]) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 10).copied().unwrap_or(f64::NAN)
 }
 
 /// The middle one.

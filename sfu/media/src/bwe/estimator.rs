@@ -199,6 +199,11 @@ impl Estimator {
         }
     }
 
+    /// Reads a bit of all that [`Self::on_sent`] needs, so that it is in the cache then.
+    pub(crate) fn touch(&self) -> u64 {
+        self.log.touch() + u64::from(self.unanswered_since.is_some())
+    }
+
     /// Transport-wide feedback arrived. It may be late, twice, or about anything.
     pub fn on_feedback(&mut self, feedback: &TwccFeedback<'_>, now: Instant) {
         let at = self.micros(now);

@@ -91,6 +91,11 @@ impl SendLog {
         self.forget(now);
     }
 
+    /// Reads where the next packet comes to lie next to.
+    pub(super) fn touch(&self) -> u64 {
+        self.sent.back().map_or(0, |sent| sent.upto) + self.sent.front().map_or(0, |sent| sent.upto)
+    }
+
     /// Appends what `feedback` says that was not known before, in the order of numbers. Numbers that are not in the log
     /// say nothing.
     pub(super) fn on_feedback(&mut self, feedback: &TwccFeedback<'_>, now: i64, out: &mut Vec<PacketResult>) {

@@ -249,6 +249,19 @@ impl Forwarder {
         Ok(())
     }
 
+    /// Reads a bit of all that a packet needs. What is read together comes into the cache together; one after the other,
+    /// as forwarding gets to it, each would be waited for.
+    pub(crate) fn touch(&self) -> u64 {
+        let template = self.template.as_ref().map_or(0, |template| template.touch());
+        let section = u64::from(self.section.ssrc.0) + u64::from(self.last_format.is_some());
+        self.history.touch()
+            + self.rewriter.touch()
+            + self.selector.touch()
+            + self.stats.packets
+            + section
+            + template
+    }
+
     /// A packet of one of the track's streams that carries nothing to forward, padding only: closes the gap that it
     /// would leave if that stream is the one being forwarded.
     pub fn skip(&mut self, stream: u8, index: ExtSeq) {

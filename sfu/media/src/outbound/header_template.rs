@@ -56,6 +56,11 @@ impl HeaderTemplate {
         Some(Self { bytes, len, level, level_at, time_at, number_at })
     }
 
+    /// Reads its ends.
+    pub(super) fn touch(&self) -> u64 {
+        u64::from(self.bytes[0]) + self.len as u64
+    }
+
     /// Whether it has an audio level.
     pub(super) fn is_with_level(&self) -> bool {
         self.level

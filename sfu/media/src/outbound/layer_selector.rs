@@ -127,6 +127,12 @@ impl LayerSelector {
         }
     }
 
+    /// Reads what each packet needs.
+    pub(super) fn touch(&self) -> u64 {
+        let seen = self.streams[0].map_or(0, |seen| seen.highest.0);
+        seen + u64::from(self.current.is_some()) + u64::from(self.target.enabled) + self.plain.touch()
+    }
+
     /// Forwards nothing until a key frame.
     pub(super) fn interrupt(&mut self) {
         self.current = None;
@@ -164,6 +170,8 @@ impl LayerSelector {
         let seen = self.streams.get(usize::from(current.stream)).copied().flatten()?;
         let wanted = match current.dd {
             true => self.dd.wants_key_frame(),
+            // With one spatial layer no other can be short of anything.
+            false if seen.max_inner == 0 => self.plain.is_stuck(),
             false => self.plain.wants_key_frame(self.limits(current.stream), seen.max_inner.min(seen.top())),
         };
         wanted.then_some(current.stream)

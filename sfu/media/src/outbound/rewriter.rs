@@ -85,6 +85,11 @@ impl Rewriter {
         }
     }
 
+    /// Reads what each packet needs.
+    pub(super) fn touch(&self) -> u64 {
+        self.next + self.current.map_or(0, |c| c.highest) + self.last.map_or(0, |l| u64::from(l.timestamp.0))
+    }
+
     pub(super) fn set_report(&mut self, stream: u8, report: SenderReport) {
         if let Some(slot) = self.reports.get_mut(usize::from(stream)) {
             *slot = Some(report);

@@ -53,8 +53,13 @@ impl Shard {
         // Looked up once, not for each subscriber; more than these are rare.
         let packets: ArrayVec<_, MAX_LOOKED_UP> =
             released.iter().take(MAX_LOOKED_UP).map(|index| store.get(*index)).collect();
-        for sub_key in &track.subs {
+        for (at, sub_key) in track.subs.iter().enumerate() {
             tx.relieve();
+            if let Some(next) = track.subs.get(at + 1).and_then(|next| subs.get(*next)) {
+                // Its memory comes from afar while this one's packets are sealed, and all at once.
+                let peer = peers.get(next.peer).map(|peer| peer.sending.touch());
+                std::hint::black_box((next.forwarder.touch(), peer));
+            }
             let Some(sub) = subs.get_mut(*sub_key) else { continue };
             let Some(peer) = peers.get_mut(sub.peer) else { continue };
             let mut waits = false;

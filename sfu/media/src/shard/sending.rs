@@ -384,6 +384,12 @@ impl Sending {
         Some(*since + Duration::from_micros((*bytes as u64).saturating_mul(8_000_000) / probe.bps.max(1)))
     }
 
+    /// Reads a bit of all that a packet needs, see [`Forwarder::touch`].
+    pub(super) fn touch(&self) -> u64 {
+        let estimator = self.estimator.as_ref().map_or(0, |estimator| estimator.touch());
+        estimator + u64::from(self.pacer.has_waiting()) + u64::from(self.first_sent.is_some())
+    }
+
     /// One datagram of `bytes` left, with this transport-wide number if it had one.
     fn sent(&mut self, number: Option<u64>, bytes: usize, kind: Kind, now: Instant) {
         let size = bytes + IP_UDP;

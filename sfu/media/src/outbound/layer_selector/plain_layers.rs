@@ -38,6 +38,10 @@ impl PlainLayers {
         Self { inner: 0, temporal: 0, picture: RtpTime(0), open: false, short_since: None, stuck: false }
     }
 
+    pub(super) fn touch(&self) -> u64 {
+        u64::from(self.picture.0)
+    }
+
     /// Goes on at a key frame, with all layers within the limits.
     pub(super) fn enter(&mut self, meta: &PacketMeta, limits: Limits) -> Verdict {
         (self.inner, self.temporal) = (limits.spatial, limits.temporal);
@@ -98,6 +102,11 @@ impl PlainLayers {
         // With the layers above left out, the picture ends here.
         let ends = meta.info.frame_end && inner(meta) == self.inner;
         Verdict::Forward { marker: meta.marker || ends, active: None }
+    }
+
+    /// Whether its encoder shows no place to go up.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck
     }
 
     /// Whether more of the stream's `top` spatial layer can be had by a key frame only.
