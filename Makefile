@@ -120,6 +120,14 @@ bench-baseline: ## count anew into benches/instructions.json
 	@deploy/setup.sh bench >&2
 	@$(CARGO) run --quiet --release --locked -p benches --bin bench-check -- benches/instructions.json --write
 
+.PHONY: loadtest loadtest-capacity
+# Flags after the server's: make loadtest LOAD="--scenario churn"
+LOAD ?= --rooms 5 --participants 4 --video 720p --audio --duration 30s
+loadtest: build ## run the load tester against a relay of its own on loopback
+	@loadtest/local.sh run $(LOAD)
+loadtest-capacity: build ## find what that relay carries on this machine; the tester shares its cores
+	@loadtest/local.sh capacity --participants 4 --video 720p --audio $(LOAD_CAPACITY)
+
 .PHONY: clean
 clean: ## remove everything that was built
 	rm -rf target client/dist client/node_modules tests/e2e/node_modules .venv run

@@ -57,6 +57,8 @@ impl SignalClient {
             "{}/rtc?access_token={token}&protocol=16&sdk=rust&version=0.1.0&auto_subscribe=1&adaptive_stream=0",
             url.trim_end_matches('/')
         );
+        // Two providers of cryptography may be linked in; rustls then wants to be told. Who was first, stays.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let (socket, _) = tokio_tungstenite::connect_async(url).await?;
         Ok(Self { socket })
     }

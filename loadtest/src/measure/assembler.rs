@@ -178,4 +178,23 @@ mod tests {
         // A jump that no loss explains.
         assert!(assembler.push(1_000_000, false, &payload, start).is_some());
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_packets_in_any_order_are_taken(
+            packets in proptest::collection::vec((0u64..200_000, proptest::bool::ANY, proptest::num::u8::ANY), 0..300)
+        ) {
+            let now = Instant::now();
+            let mut assembler = Assembler::new(true);
+            let mut lost = 0u64;
+            for (seq, marker, first) in packets {
+                // Mostly near each other, at times far away.
+                let seq = if seq % 50 == 0 { seq } else { 70_000 + seq % 100 };
+                let _ = assembler.push(seq, marker, &Arc::from(&[first, 1, 2, 3][..]), now);
+                proptest::prop_assert!(assembler.slots.len() as u64 <= MAX_OPEN);
+            }
+            assembler.give_up(now + Duration::from_secs(1), |_| lost += 1);
+            proptest::prop_assert!(assembler.slots.is_empty() && lost <= MAX_OPEN);
+        }
+    }
 }

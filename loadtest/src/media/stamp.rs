@@ -131,4 +131,16 @@ mod tests {
         bytes[0] ^= 1;
         assert_eq!(Stamp::read(&bytes), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_body_after_the_magic_is_read_or_refused(rest in proptest::collection::vec(proptest::num::u8::ANY, 0..60)) {
+            if let Some(stamp) = Stamp::read(&[&MAGIC[..], &rest].concat()) {
+                proptest::prop_assert!(usize::from(stamp.layers) <= MAX_LAYERS && stamp.layer < stamp.layers);
+                let mut back = Vec::new();
+                stamp.write(&mut back);
+                proptest::prop_assert_eq!(&back[4..], &rest[..back.len() - 4]);
+            }
+        }
+    }
 }

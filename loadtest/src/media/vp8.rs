@@ -94,4 +94,13 @@ mod tests {
             assert_eq!(depacketize(bad), None, "{bad:?}");
         }
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_payload_is_split_or_refused(payload in proptest::collection::vec(proptest::num::u8::ANY, 0..40)) {
+            if let Some((_, body)) = depacketize(&payload) {
+                proptest::prop_assert!(!body.is_empty() && payload.ends_with(body));
+            }
+        }
+    }
 }

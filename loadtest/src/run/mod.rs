@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use tokio::sync::watch;
 
 pub use self::local::local_towards;
@@ -99,7 +99,7 @@ fn raise_file_limit(participants: u64) -> anyhow::Result<()> {
 /// Runs this tester's share of a scenario.
 ///
 /// # Errors
-/// The tester itself cannot run: file limits, threads, the relay's metrics.
+/// The tester itself cannot run: file limits, threads, the relay's metrics; or nobody can join.
 pub async fn run(
     target: &Target,
     scenario: &Scenario,
@@ -131,6 +131,8 @@ pub async fn run(
         if scenario.measure_joining { epoch } else { epoch + scenario.ramp.get() + scenario.settle.get() };
     let window = Window { start: first, end: first + scenario.duration.get() };
     let end = window.end + TAIL;
+    // The bots stop when the operator says so, or when nobody can join.
+    let (early, stopping) = watch::channel(*stop.borrow());
     let mut workers = Vec::new();
     let planned = plans.len() as u64;
     for index in 0..threads {
@@ -146,7 +148,7 @@ pub async fn run(
             end,
             board: board.clone(),
             filling: filling.clone(),
-            stop: stop.clone(),
+            stop: stopping.clone(),
         };
         let mine = plans.iter().skip(index).step_by(threads).cloned().collect();
         workers.push((board, worker::start(index, context, mine)?));
@@ -157,25 +159,37 @@ pub async fn run(
     let mut stopped = stop.clone();
     let mut next = epoch;
     let mut dropped_before: Option<u64> = None;
-    let mut interrupted = false;
+    let (mut interrupted, mut anybody, mut hopeless) = (false, false, None);
     let last = end + Duration::from_secs(1);
     while next < last && workers.iter().any(|(_, thread)| !thread.is_finished()) {
         tokio::select! {
             () = tokio::time::sleep_until(next.into()) => {}
-            _ = stopped.wait_for(|stop| *stop), if !interrupted => interrupted = true,
+            _ = stopped.wait_for(|stop| *stop), if !interrupted => {
+                interrupted = true;
+                let _ = early.send(true);
+            }
         }
         let now = Instant::now();
         let mut second = Second::default();
         let (mut failed_joins, mut ports) = (0, std::collections::BTreeSet::new());
+        let mut reason = None;
         for (board, _) in &workers {
             let mut board = board.lock().unwrap_or_else(PoisonError::into_inner);
             second.merge(&board.take_second());
-            failed_joins += board.joins.iter().filter(|join| failed(join)).count() as u64;
+            failed_joins += board.joins.iter().filter_map(failure).count() as u64;
+            reason = reason.or(board.joins.iter().find_map(failure).map(str::to_owned));
             ports.extend(board.ports.iter().copied());
         }
         if interrupted {
             break;
         }
+        // Waiting for the end would tell no more.
+        if let Some(reason) = reason.filter(|_| now > window.start && !anybody && second.present == 0) {
+            let _ = early.send(true);
+            hopeless = Some(reason);
+            break;
+        }
+        anybody |= second.present > 0;
         let measuring = window.holds(now);
         // What happened up to here belongs to the second that ends now.
         if now > window.start && tally.seconds.len() < seconds_of(scenario) {
@@ -217,14 +231,20 @@ pub async fn run(
         let board = std::mem::take(&mut *board.lock().unwrap_or_else(PoisonError::into_inner));
         tally.merge(board.into_tally());
     }
+    if let Some(reason) = hopeless {
+        bail!("nobody could join: {reason}");
+    }
     if interrupted {
         tally.doubts.push("the run was interrupted".to_owned());
     }
     Ok(Outcome { tally, relay: samples, window_s: scenario.duration.get().as_secs_f64(), started_unix })
 }
 
-fn failed(join: &crate::measure::Join) -> bool {
-    matches!(join.outcome, crate::measure::JoinOutcome::Failed(_))
+fn failure(join: &crate::measure::Join) -> Option<&str> {
+    match &join.outcome {
+        crate::measure::JoinOutcome::Failed(reason) => Some(reason),
+        crate::measure::JoinOutcome::Joined => None,
+    }
 }
 
 fn seconds_of(scenario: &Scenario) -> usize {

@@ -166,4 +166,11 @@ mod tests {
         assert_eq!((used.shard_cpu, used.bits_out, used.cpu_cores), (Some(0.5), Some(4000.0), None));
         assert_eq!(relay_use(&[first]), None);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_taken_for_metrics(text in "(curtain_rtp_packets_total|[a-z{}=\" \n])*[ 0-9.e+-]*") {
+            RelaySample::default().read_metrics(&text);
+        }
+    }
 }

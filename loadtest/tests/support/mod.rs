@@ -3,5 +3,31 @@
 mod host;
 mod proxy;
 
+use loadtest::report::{Objectives, Report};
+use loadtest::run::{Progress, Share, run};
+use loadtest::scenario::{Role, Scenario, Span};
+
 pub use host::Host;
 pub use proxy::{Harm, Proxy};
+
+pub fn scenario(rooms: u32, role: Role, seconds: u64) -> Scenario {
+    Scenario {
+        duration: Span::ms(seconds * 1000),
+        ramp: Span::ms(500),
+        settle: Span::ms(1500),
+        seed: 5,
+        ..Scenario::simple(rooms, vec![role])
+    }
+}
+
+pub fn measure(host: &Host, scenario: &Scenario, progress: impl FnMut(&Progress)) -> Report {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let share = Share::whole();
+    let outcome = runtime.block_on(run(&host.target(), scenario, share, 0, stopped, progress)).unwrap();
+    Report::new(scenario, outcome, &Objectives::default())
+}
+
+pub fn near(what: &str, value: f64, expected: f64, error: f64) {
+    assert!((value - expected).abs() <= error, "{what}: {value}, put in {expected}, stated error {error}");
+}

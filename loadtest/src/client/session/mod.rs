@@ -1,27 +1,27 @@
 //! One bot's visit from join to leave, and its comings and goings.
 
+mod remotes;
+mod signals;
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
-use proto::VideoQuality;
-use str0m::media::KeyframeRequestKind;
-use str0m::rtp::{RtpPacket, Ssrc};
+use str0m::rtp::Ssrc;
 use str0m::{Event, IceConnectionState};
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
-use super::publish::{AUDIO, Publisher, PublisherSpec, VIDEO};
+use super::publish::{Publisher, PublisherSpec};
 use super::transport::Transport;
-use super::view::{Tile, Wish, wishes};
-use crate::bot::FrameCryptor;
+use super::view::Wish;
 use crate::bot::signal::{Request, Response, SignalClient};
-use crate::bot::{SignalError, tracks_by_mid};
+use crate::bot::{FrameCryptor, SignalError};
 use crate::measure::{Board, Join, JoinOutcome, Kind, Meter, Window};
 use crate::media::speech::{Dice, Speaker};
-use crate::media::stamp::{MAX_LAYERS, StampClock};
+use crate::media::stamp::StampClock;
 use crate::scenario::Role;
 use crate::token::ApiKey;
 
@@ -249,52 +249,6 @@ impl<'a> Session<'a> {
         Ok(session)
     }
 
-    /// Says which tracks will be published.
-    async fn announce(&mut self) -> Result<(), SignalError> {
-        let Some(publisher) = &self.publisher else { return Ok(()) };
-        let encryption = match self.context.cryptor {
-            Some(_) => proto::encryption::Type::Gcm,
-            None => proto::encryption::Type::None,
-        };
-        let layers = publisher.layers();
-        if self.plan.role.audio {
-            let request = proto::AddTrackRequest {
-                cid: AUDIO.into(),
-                name: AUDIO.into(),
-                r#type: proto::TrackType::Audio.into(),
-                source: proto::TrackSource::Microphone.into(),
-                encryption: encryption.into(),
-                disable_red: true,
-                ..Default::default()
-            };
-            self.signal.send(Request::AddTrack(request)).await?;
-        }
-        if let Some(top) = layers.last() {
-            let single = layers.len() == 1;
-            let qualities = [VideoQuality::Low, VideoQuality::Medium, VideoQuality::High];
-            let layer = |(layer, quality): (&crate::scenario::Layer, VideoQuality)| proto::VideoLayer {
-                quality: if single { VideoQuality::High } else { quality }.into(),
-                width: layer.width,
-                height: layer.height,
-                bitrate: layer.bitrate,
-                ..Default::default()
-            };
-            let request = proto::AddTrackRequest {
-                cid: VIDEO.into(),
-                name: VIDEO.into(),
-                r#type: proto::TrackType::Video.into(),
-                source: proto::TrackSource::Camera.into(),
-                width: top.width,
-                height: top.height,
-                layers: layers.iter().zip(qualities).map(layer).collect(),
-                encryption: encryption.into(),
-                ..Default::default()
-            };
-            self.signal.send(Request::AddTrack(request)).await?;
-        }
-        Ok(())
-    }
-
     /// Takes part until `leave_at`. An error is the reason of a disconnect.
     async fn run(&mut self, leave_at: Instant) -> Result<(), String> {
         let mut stop = self.context.stop.clone();
@@ -308,7 +262,10 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
             if self.join.is_none() && now > self.start + JOIN_TIME {
-                return Err(format!("no media path within {} s", JOIN_TIME.as_secs()));
+                return Err(format!(
+                    "no media path within {} s: is the relay's UDP port open from here, and its advertised address right?",
+                    JOIN_TIME.as_secs()
+                ));
             }
             if now >= next_tick {
                 next_tick = now + TICK;
@@ -370,18 +327,6 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn tick(&mut self, now: Instant) {
-        let mut board = self.context.board();
-        for (track, remote) in &mut self.remotes {
-            if remote.meter.tick(&mut board, now)
-                && let Some((ssrc, _)) = self.by_ssrc.iter().find(|(_, of)| *of == track)
-                && let Some(stream) = self.subscriber.rtc.direct_api().stream_rx(ssrc)
-            {
-                stream.request_keyframe(KeyframeRequestKind::Pli);
-            }
-        }
-    }
-
     fn on_publisher_events(&mut self, events: &mut Vec<Event>) -> Result<(), String> {
         for event in events.drain(..) {
             match &event {
@@ -417,40 +362,6 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn on_packet(&mut self, packet: &RtpPacket) {
-        let ssrc = packet.header.ssrc;
-        if !self.by_ssrc.contains_key(&ssrc) {
-            let Some(stream) = self.subscriber.rtc.direct_api().stream_rx(&ssrc).map(|s| s.mid()) else {
-                return;
-            };
-            let Some(track) = self.tracks_by_mid.get(&stream.to_string()).cloned() else { return };
-            let Some(remote) = self.remotes.get_mut(&track) else { return };
-            if self.by_ssrc.values().any(|known| *known == track) {
-                self.by_ssrc.retain(|_, known| *known != track);
-                remote.meter.restart_numbers();
-            }
-            self.by_ssrc.insert(ssrc, track);
-        }
-        let Some(remote) = self.by_ssrc.get(&ssrc).and_then(|track| self.remotes.get_mut(track)) else {
-            return;
-        };
-        let mut board = self.context.board();
-        remote.meter.on_packet(
-            *packet.seq_no,
-            packet.time.as_seconds(),
-            packet.header.marker,
-            &packet.payload,
-            self.context.cryptor.as_deref(),
-            &mut board,
-            packet.timestamp,
-        );
-        if let Some(join) = self.join.as_mut().filter(|join| join.first_media_us.is_none())
-            && remote.meter.has_shown()
-        {
-            join.first_media_us = Some(micros(self.start, packet.timestamp));
-        }
-    }
-
     /// All connections up: joined.
     fn check_joined(&mut self, now: Instant) {
         let publishing = self.publisher.as_ref().is_none_or(|p| p.transport.rtc.is_connected());
@@ -465,192 +376,6 @@ impl<'a> Session<'a> {
             first_media_us: None,
         });
         self.context.board().present += 1;
-    }
-
-    async fn on_response(&mut self, response: Response) -> Result<(), String> {
-        let now = Instant::now();
-        match response {
-            Response::Offer(offer) => {
-                self.tracks_by_mid = tracks_by_mid(&offer.sdp);
-                let sdp =
-                    self.subscriber.answer(&offer.sdp).map_err(|e| format!("the server's offer: {e}"))?;
-                self.forget_moved();
-                let answer = proto::SessionDescription {
-                    r#type: "answer".into(),
-                    sdp,
-                    id: offer.id,
-                    ..Default::default()
-                };
-                self.signal.send(Request::Answer(answer)).await.map_err(|e| reason(&e))?;
-                // The answer may have made datagrams due.
-                let mut events = Vec::new();
-                self.subscriber.advance(now, &mut events).map_err(|e| media(&e))?;
-                self.on_subscriber_events(&mut events, now)?;
-            }
-            Response::Answer(answer) => {
-                if let Some(publisher) = &mut self.publisher {
-                    let accepted = publisher.transport.accept_answer(&answer.sdp);
-                    accepted.map_err(|e| format!("the server's answer: {e}"))?;
-                }
-            }
-            Response::TrackPublished(published) => {
-                let sid = published.track.map(|track| track.sid).unwrap_or_default();
-                let offer = self.publisher.as_mut().and_then(|p| p.on_published(&published.cid, &sid));
-                if let Some(sdp) = offer {
-                    let offer = proto::SessionDescription {
-                        r#type: "offer".into(),
-                        sdp,
-                        id: 1,
-                        ..Default::default()
-                    };
-                    self.signal.send(Request::Offer(offer)).await.map_err(|e| reason(&e))?;
-                }
-            }
-            Response::SubscribedQualityUpdate(update) => self.on_quality_update(&update, now),
-            Response::Update(update) => {
-                self.on_participants(update.participants, now);
-                self.send_wishes(now).await.map_err(|e| reason(&e))?;
-            }
-            Response::SpeakersChanged(changed) => {
-                let loudest = changed
-                    .speakers
-                    .iter()
-                    .filter(|s| s.active && s.sid != self.own_sid)
-                    .max_by(|a, b| a.level.total_cmp(&b.level));
-                if let Some(speaker) = loudest {
-                    self.speaker = Some(speaker.sid.clone());
-                    self.send_wishes(now).await.map_err(|e| reason(&e))?;
-                }
-            }
-            Response::Leave(leave) => {
-                return Err(format!("the server ended the session: {:?}", leave.reason()));
-            }
-            Response::RequestResponse(response) if response.reason != 0 => {
-                return Err(format!("the server refused a request: {}", response.message));
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    #[allow(deprecated)] // servers fill in `subscribed_qualities` too, and some nothing else
-    fn on_quality_update(&mut self, update: &proto::SubscribedQualityUpdate, now: Instant) {
-        let Some(publisher) = &mut self.publisher else { return };
-        let of_codec = update.subscribed_codecs.iter().find(|codec| codec.codec.contains("vp8"));
-        let qualities = of_codec.map_or(&update.subscribed_qualities, |codec| &codec.qualities);
-        let mut wanted = [false; MAX_LAYERS];
-        for quality in qualities {
-            let index = usize::try_from(quality.quality).unwrap_or(MAX_LAYERS);
-            if let Some(wanted) = wanted.get_mut(index) {
-                *wanted = quality.enabled;
-            }
-        }
-        publisher.on_wanted(&update.track_sid, wanted, now);
-    }
-
-    fn on_participants(&mut self, participants: Vec<proto::ParticipantInfo>, now: Instant) {
-        for participant in participants {
-            if participant.sid == self.own_sid {
-                continue;
-            }
-            let left = participant.state == proto::participant_info::State::Disconnected as i32;
-            let has = |sid: &String| !left && participant.tracks.iter().any(|track| track.sid == *sid);
-            let gone: Vec<String> = self
-                .remotes
-                .iter()
-                .filter(|(sid, remote)| remote.participant == participant.sid && !has(sid))
-                .map(|(sid, _)| sid.clone())
-                .collect();
-            for sid in gone {
-                self.drop_remote(&sid, true, now);
-            }
-            if left {
-                continue;
-            }
-            for track in participant.tracks {
-                let kind = match proto::TrackType::try_from(track.r#type) {
-                    Ok(proto::TrackType::Audio) => Kind::Audio,
-                    Ok(proto::TrackType::Video) => Kind::Video,
-                    _ => continue,
-                };
-                let number = self.came;
-                let (window, clock) = (self.context.window, self.context.clock);
-                self.remotes.entry(track.sid).or_insert_with(|| {
-                    self.came += 1;
-                    Remote {
-                        participant: participant.sid.clone(),
-                        kind,
-                        number,
-                        wish: None,
-                        meter: Meter::new(kind, window, clock, now),
-                    }
-                });
-            }
-        }
-    }
-
-    fn drop_remote(&mut self, track: &str, gone: bool, now: Instant) {
-        let Some(remote) = self.remotes.remove(track) else { return };
-        self.by_ssrc.retain(|_, known| known != track);
-        let mut board = self.context.board();
-        let mut result = remote.meter.finish(gone, &mut board, now);
-        if result.watched.is_zero() && result.packets == 0 {
-            return; // nothing of it falls into the window
-        }
-        result.viewer.clone_from(&self.plan.identity);
-        result.track = track.to_owned();
-        board.streams.push(result);
-    }
-
-    /// Sections may carry other tracks since the last description.
-    fn forget_moved(&mut self) {
-        let (mids, mut api) = (&self.tracks_by_mid, self.subscriber.rtc.direct_api());
-        self.by_ssrc.retain(|ssrc, track| {
-            let mid = api.stream_rx(ssrc).map(|stream| stream.mid().to_string());
-            mid.and_then(|mid| mids.get(&mid)).is_some_and(|now| now == track)
-        });
-    }
-
-    /// Asks for what the page shows now, where that has changed.
-    async fn send_wishes(&mut self, now: Instant) -> Result<(), SignalError> {
-        let mut tiles: Vec<(u64, Tile)> = self
-            .remotes
-            .iter()
-            .filter(|(_, remote)| remote.kind == Kind::Video)
-            .map(|(sid, r)| (r.number, Tile { track: sid.clone(), participant: r.participant.clone() }))
-            .collect();
-        tiles.sort_by_key(|(number, _)| *number);
-        let tiles: Vec<Tile> = tiles.into_iter().map(|(_, tile)| tile).collect();
-        let role = &self.plan.role;
-        let mut changed: BTreeMap<Option<i32>, Vec<String>> = BTreeMap::new();
-        for (track, wish) in wishes(role.layout, role.tiles, &tiles, self.speaker.as_deref()) {
-            let Some(remote) = self.remotes.get_mut(&track) else { continue };
-            if remote.wish == Some(wish) {
-                continue;
-            }
-            remote.wish = Some(wish);
-            remote.meter.ask(wish.map(|quality| quality as u8), now);
-            changed.entry(wish.map(i32::from)).or_default().push(track);
-        }
-        for (quality, track_sids) in changed {
-            // A page names the size of the element; the quality is for servers that do not look at it.
-            let (width, height) = match quality.map(VideoQuality::try_from) {
-                Some(Ok(VideoQuality::Low)) => (320, 180),
-                Some(Ok(VideoQuality::Medium)) => (640, 360),
-                Some(_) => (1280, 720),
-                None => (0, 0),
-            };
-            let settings = proto::UpdateTrackSettings {
-                track_sids,
-                disabled: quality.is_none(),
-                quality: quality.unwrap_or_default(),
-                width,
-                height,
-                ..Default::default()
-            };
-            self.signal.send(Request::TrackSetting(settings)).await?;
-        }
-        Ok(())
     }
 
     /// Puts what was measured on the board, and says goodbye.

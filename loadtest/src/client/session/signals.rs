@@ -1,0 +1,141 @@
+//! What a bot says to the service, and what it does about what the service says.
+
+use std::time::Instant;
+
+use livekit_protocol as proto;
+use proto::VideoQuality;
+
+use super::{Session, media, reason};
+use crate::bot::signal::{Request, Response};
+use crate::bot::{SignalError, tracks_by_mid};
+use crate::client::publish::{AUDIO, VIDEO};
+use crate::media::stamp::MAX_LAYERS;
+
+impl Session<'_> {
+    /// Says which tracks will be published.
+    pub(super) async fn announce(&mut self) -> Result<(), SignalError> {
+        let Some(publisher) = &self.publisher else { return Ok(()) };
+        let encryption = match self.context.cryptor {
+            Some(_) => proto::encryption::Type::Gcm,
+            None => proto::encryption::Type::None,
+        };
+        let layers = publisher.layers();
+        if self.plan.role.audio {
+            let request = proto::AddTrackRequest {
+                cid: AUDIO.into(),
+                name: AUDIO.into(),
+                r#type: proto::TrackType::Audio.into(),
+                source: proto::TrackSource::Microphone.into(),
+                encryption: encryption.into(),
+                disable_red: true,
+                ..Default::default()
+            };
+            self.signal.send(Request::AddTrack(request)).await?;
+        }
+        if let Some(top) = layers.last() {
+            let single = layers.len() == 1;
+            let qualities = [VideoQuality::Low, VideoQuality::Medium, VideoQuality::High];
+            let layer = |(layer, quality): (&crate::scenario::Layer, VideoQuality)| proto::VideoLayer {
+                quality: if single { VideoQuality::High } else { quality }.into(),
+                width: layer.width,
+                height: layer.height,
+                bitrate: layer.bitrate,
+                ..Default::default()
+            };
+            let request = proto::AddTrackRequest {
+                cid: VIDEO.into(),
+                name: VIDEO.into(),
+                r#type: proto::TrackType::Video.into(),
+                source: proto::TrackSource::Camera.into(),
+                width: top.width,
+                height: top.height,
+                layers: layers.iter().zip(qualities).map(layer).collect(),
+                encryption: encryption.into(),
+                ..Default::default()
+            };
+            self.signal.send(Request::AddTrack(request)).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn on_response(&mut self, response: Response) -> Result<(), String> {
+        let now = Instant::now();
+        match response {
+            Response::Offer(offer) => {
+                self.tracks_by_mid = tracks_by_mid(&offer.sdp);
+                let sdp =
+                    self.subscriber.answer(&offer.sdp).map_err(|e| format!("the server's offer: {e}"))?;
+                self.forget_moved();
+                let answer = proto::SessionDescription {
+                    r#type: "answer".into(),
+                    sdp,
+                    id: offer.id,
+                    ..Default::default()
+                };
+                self.signal.send(Request::Answer(answer)).await.map_err(|e| reason(&e))?;
+                // The answer may have made datagrams due.
+                let mut events = Vec::new();
+                self.subscriber.advance(now, &mut events).map_err(|e| media(&e))?;
+                self.on_subscriber_events(&mut events, now)?;
+            }
+            Response::Answer(answer) => {
+                if let Some(publisher) = &mut self.publisher {
+                    let accepted = publisher.transport.accept_answer(&answer.sdp);
+                    accepted.map_err(|e| format!("the server's answer: {e}"))?;
+                }
+            }
+            Response::TrackPublished(published) => {
+                let sid = published.track.map(|track| track.sid).unwrap_or_default();
+                let offer = self.publisher.as_mut().and_then(|p| p.on_published(&published.cid, &sid));
+                if let Some(sdp) = offer {
+                    let offer = proto::SessionDescription {
+                        r#type: "offer".into(),
+                        sdp,
+                        id: 1,
+                        ..Default::default()
+                    };
+                    self.signal.send(Request::Offer(offer)).await.map_err(|e| reason(&e))?;
+                }
+            }
+            Response::SubscribedQualityUpdate(update) => self.on_quality_update(&update, now),
+            Response::Update(update) => {
+                self.on_participants(update.participants, now);
+                self.send_wishes(now).await.map_err(|e| reason(&e))?;
+            }
+            Response::SpeakersChanged(changed) => {
+                let loudest = changed
+                    .speakers
+                    .iter()
+                    .filter(|s| s.active && s.sid != self.own_sid)
+                    .max_by(|a, b| a.level.total_cmp(&b.level));
+                if let Some(speaker) = loudest {
+                    self.speaker = Some(speaker.sid.clone());
+                    self.send_wishes(now).await.map_err(|e| reason(&e))?;
+                }
+            }
+            Response::Leave(leave) => {
+                return Err(format!("the server ended the session: {:?}", leave.reason()));
+            }
+            Response::RequestResponse(response) if response.reason != 0 => {
+                return Err(format!("the server refused a request: {}", response.message));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    #[allow(deprecated)] // servers fill in `subscribed_qualities` too, and some nothing else
+    pub(super) fn on_quality_update(&mut self, update: &proto::SubscribedQualityUpdate, now: Instant) {
+        let Some(publisher) = &mut self.publisher else { return };
+        let of_codec = update.subscribed_codecs.iter().find(|codec| codec.codec.contains("vp8"));
+        let qualities = of_codec.map_or(&update.subscribed_qualities, |codec| &codec.qualities);
+        let mut wanted = [false; MAX_LAYERS];
+        for quality in qualities {
+            let index = usize::try_from(quality.quality).unwrap_or(MAX_LAYERS);
+            if let Some(wanted) = wanted.get_mut(index) {
+                *wanted = quality.enabled;
+            }
+        }
+        publisher.on_wanted(&update.track_sid, wanted, now);
+    }
+}
