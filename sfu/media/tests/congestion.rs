@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 
 use common::{assert_continuous, millis, secs, sink};
 use sfu_media::command::{ShardCommand, ShardEvent, SubscriptionTarget, TrackPolicy};
+use sfu_media::ids::Ssrc;
+use sfu_media::rtcp;
 use sfu_media::sim::net::Link;
 use sfu_media::sim::world::{Publish, RELAY, Sub, Track, World};
 
@@ -227,4 +229,38 @@ fn a_client_that_says_nothing_of_its_path_gets_what_it_wants() {
     world.run(secs(6));
     assert_eq!(layer(&world, &sub), Some(2));
     assert_eq!(world.stats().probes, 0);
+}
+
+/// Runs so many half seconds, with the receiver's own estimate (REMB) in each.
+fn run_with_remb(world: &mut World, half_seconds: usize, bps: u64) {
+    for _ in 0..half_seconds {
+        let mut remb = Vec::new();
+        rtcp::write::remb(&mut remb, Ssrc(1), bps, &[]);
+        world.bots[1].send_rtcp(&remb);
+        world.run(millis(500));
+    }
+}
+
+#[test]
+fn a_client_that_only_estimates_itself_gets_what_it_says() {
+    let mut world = world(8, &[Link::clean()]);
+    world.bots[1].set_feedback(false);
+    let track = world.publish(0, camera());
+    run_with_remb(&mut world, 2, 450_000);
+    let sub = world.subscribe(&track, 1);
+    let start = world.now();
+    run_with_remb(&mut world, 16, 450_000);
+    let counts = layers_since(&world, &sub, start);
+    assert!(counts[2] == 0 && counts[1] > 150, "{counts:?}");
+    run_with_remb(&mut world, 30, 5_000_000);
+    assert_eq!(layer(&world, &sub), Some(2));
+    // It falls at once.
+    run_with_remb(&mut world, 6, 200_000);
+    assert_eq!(layer(&world, &sub), Some(0));
+    assert!(pauses(&world, &sub).is_empty());
+    run_with_remb(&mut world, 6, 50_000);
+    assert_eq!(pauses(&world, &sub), [true]);
+    run_with_remb(&mut world, 20, 1_000_000);
+    assert_eq!(pauses(&world, &sub), [true, false]);
+    assert!(world.stats().probes > 0, "by which such a client finds what it has not seen");
 }

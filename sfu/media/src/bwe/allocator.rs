@@ -360,7 +360,9 @@ mod tests {
             let mut claims = claims;
             let less = Allocator::default().share(budget, false, &mut claims, now);
             let more = Allocator::default().share(budget + more, false, &mut with_more, now);
-            prop_assert!(less.allocated <= more.allocated);
+            // A picture that fits now may take what more frames of others had by their smaller margin.
+            let finer = budget / (100 + MARGIN_FRAMES_PERCENT) * 100 - budget / (100 + MARGIN_PERCENT) * 100;
+            prop_assert!(less.allocated <= more.allocated + finer);
         }
 
         /// Who is paused would not fit beside the lowest layers of those that matter at least as much.
@@ -387,15 +389,15 @@ mod tests {
             }
         }
 
-        /// With the budget and the rates as they are, a second look changes nothing.
+        /// With the budget and the rates as they are, it comes to rest.
         #[test]
         fn what_was_shared_stays(budget in 0..8000u64, claims in proptest::collection::vec(any_claim(), 0..8)) {
             let now = crate::sim::clock::epoch();
             let mut claims = claims;
             let mut allocator = Allocator::default();
             allocator.share(budget, false, &mut claims, now);
-            // What was kept by the small margin of frames counts as given from then on.
-            for _ in 0..2 {
+            // What the smaller margin of frames let in counts as given from then on, so one look may not be the last.
+            for _ in 0..8 {
                 take_over(&mut claims);
                 allocator.share(budget, false, &mut claims, now);
             }

@@ -61,6 +61,8 @@ const BEGINNING: i64 = 3_000_000;
 const SURPLUS: f64 = 1.25;
 /// While more than this is lost, a queue need not stand to count: it may be as long as it gets.
 const SOME_LOSS: f64 = 0.02;
+/// Less loss in a report than this is no reason to send less.
+const LITTLE_LOSS: f64 = 0.02;
 /// Interval at which time alone is looked at while packets are in flight.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -216,10 +218,16 @@ impl Estimator {
         self.results = results;
     }
 
-    /// The receiver's own estimate (draft-alvestrand-rmcat-remb): bounds the target from then on.
+    /// The receiver's own estimate (draft-alvestrand-rmcat-remb): bounds the target from then on, and is the target of a peer
+    /// that sends no transport-wide feedback and loses little.
     pub fn on_remb(&mut self, bps: u64, now: Instant) {
-        self.remb = Some(bps as f64);
-        self.combine(self.micros(now));
+        let (at, bps) = (self.micros(now), bps as f64);
+        self.remb = Some(bps);
+        let clean = self.report_loss.is_none_or(|loss| loss < LITTLE_LOSS);
+        if self.feedback_at.is_none() && clean && bps > self.rate.bps() {
+            self.rate.set(bps, at);
+        }
+        self.combine(at);
     }
 
     /// A receiver report: `fraction_lost` in 1/256 since the one before, and the round trip if it tells. Controls the
@@ -239,7 +247,7 @@ impl Estimator {
         let tried = 1.5 * self.sent.bps(at) + 10_000.0;
         if loss > 0.1 {
             self.rate.set(self.rate.bps() * (1.0 - 0.5 * loss), at);
-        } else if loss < 0.02
+        } else if loss < LITTLE_LOSS
             && self.rate.bps() < tried
             && self.report_increase_at.is_none_or(|last| at - last >= 1_000_000)
         {
@@ -319,13 +327,16 @@ impl Estimator {
         self.combine(at);
     }
 
-    /// A probe needs transport-wide feedback, and a path that is not busy with a queue already.
+    /// A probe needs a peer that tells of it, and a path that is not busy with a queue already. A peer that estimates itself
+    /// recognises probes by `abs-send-time`, and its next estimate tells; then there is no result but that.
     fn may_probe(&self) -> bool {
-        self.feedback_at.is_some()
-            && self.draining.is_none()
+        let told = match self.feedback_at {
+            Some(_) => self.remb.is_none_or(|remb| remb > self.estimate),
+            None => self.remb.is_some(),
+        };
+        told && self.draining.is_none()
             && self.target >= self.estimate
             && self.trendline.usage() != Usage::Over
-            && self.remb.is_none_or(|remb| remb > self.estimate)
     }
 
     fn on_results(&mut self, results: &mut [PacketResult], at: i64) {
