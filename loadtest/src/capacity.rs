@@ -235,10 +235,11 @@ impl Capacity {
 
     /// Delay and CPU against the load.
     pub fn charts(&self) -> Vec<Chart> {
-        let mut steps: Vec<&Step> = self.steps.iter().collect();
-        steps.sort_by_key(|s| s.size);
+        let steps = &self.steps;
         let line = |of: &dyn Fn(&Step) -> Option<(f64, f64)>| -> Vec<(f64, f64)> {
-            steps.iter().filter_map(|s| of(s)).collect()
+            let mut line: Vec<_> = steps.iter().filter_map(of).collect();
+            line.sort_by(|a, b| a.0.total_cmp(&b.0));
+            line
         };
         let chart = |title: &str, x: &str, y: &str, lines: Vec<(&str, Vec<(f64, f64)>)>| Chart {
             title: title.into(),

@@ -35,6 +35,10 @@ fn a_small_run_on_a_good_network_finds_nothing_wrong() {
     near("packets", relay.packets_out.unwrap() / r.packets_per_s, 1.0, 0.15);
     assert!(relay.shard_cpu.unwrap() > 0.0);
     assert_eq!(r.seconds.len(), 6);
+    let mean = r.packets_per_s;
+    for second in &r.seconds {
+        near("packets in a second", second.packets as f64, mean, mean * 0.4);
+    }
     let json: Report = serde_json::from_str(&serde_json::to_string(r).unwrap()).unwrap();
     assert_eq!(json.video.delay_ms, r.video.delay_ms);
 }

@@ -157,7 +157,9 @@ pub async fn run(
     let mut tally = Tally { participants: planned, ..Tally::default() };
     let mut samples = Vec::new();
     let mut stopped = stop.clone();
-    let mut next = epoch;
+    // Seconds begin where the window begins.
+    let ahead = window.start.saturating_duration_since(epoch);
+    let mut next = epoch + ahead.saturating_sub(Duration::from_secs(ahead.as_secs()));
     let mut dropped_before: Option<u64> = None;
     let (mut interrupted, mut anybody, mut hopeless) = (false, false, None);
     let last = end + Duration::from_secs(1);
@@ -191,8 +193,8 @@ pub async fn run(
         }
         anybody |= second.present > 0;
         let measuring = window.holds(now);
-        // What happened up to here belongs to the second that ends now.
-        if now > window.start && tally.seconds.len() < seconds_of(scenario) {
+        // What happened up to here belongs to the second that ends now; the first ends a second after the window's start.
+        if now > window.start + Duration::from_millis(500) && tally.seconds.len() < seconds_of(scenario) {
             tally.seconds.push(second.clone());
         } else if let Some(last) = tally.seconds.last_mut() {
             last.merge_late(&second);
