@@ -262,7 +262,7 @@ impl Call {
         Ok(self.shard.stats().rtp_out - before)
     }
 
-    /// Lets [`Self::counted_batch`] do what follows.
+    /// Lets a function that the counter of instructions knows by name do what follows.
     pub fn set_counted(&mut self) {
         self.counted = true;
     }
