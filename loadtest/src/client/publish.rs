@@ -43,6 +43,7 @@ struct Audio {
     /// Mute changes to be told.
     changes: VecDeque<(Instant, bool)>,
     number: u32,
+    spoken: u32,
     sent: u64,
     seq: u64,
     rtp_base: u32,
@@ -108,6 +109,7 @@ impl Publisher {
             voice: Voice::Silence,
             changes: VecDeque::new(),
             number: 0,
+            spoken: 0,
             sent: 0,
             seq: first_seq(&mut dice),
             rtp_base: dice.roll() as u32,
@@ -283,11 +285,14 @@ impl Publisher {
             let speaks = voice == Voice::Speech;
             let size = if speaks { speech::speech_bytes(&mut audio.dice, SPEECH_BITRATE) } else { 0 };
             audio.number = audio.number.wrapping_add(1);
+            audio.spoken = audio.spoken.wrapping_add(u32::from(speaks));
             let mut stamp = Stamp {
                 clock_ns: self.clock.at(now),
                 number: audio.number,
                 depends: 0,
                 next: audio.due.saturating_duration_since(now),
+                spoken: audio.spoken,
+                more: next_voice == Voice::Speech,
                 layer: 0,
                 layers: 1,
                 sent: [0; MAX_LAYERS],
@@ -343,6 +348,8 @@ impl Publisher {
                 number,
                 depends: frame.depends,
                 next,
+                spoken: 0,
+                more: true,
                 layer: index as u8,
                 layers: layers as u8,
                 sent,

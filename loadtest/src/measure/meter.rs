@@ -7,6 +7,7 @@ use super::assembler::Assembler;
 use super::dist::Dist;
 use super::tally::{Board, Kind, StreamResult};
 use crate::bot::{CryptorError, FrameCryptor, FrameKind};
+use crate::media::speech::PACKET;
 use crate::media::stamp::{Stamp, StampClock};
 
 /// A packet that has not come, resent or not, this long after it was missed, is lost.
@@ -71,6 +72,7 @@ pub struct Meter {
     await_layer: Option<Instant>,
     /// Since when the stream counts as watched.
     watched_from: Option<Instant>,
+    least_delay_ns: u64,
     trouble_since: Option<Instant>,
     last_pli: Option<Instant>,
 }
@@ -93,6 +95,7 @@ impl Meter {
             await_picture: Some(now),
             await_layer: None,
             watched_from: Some(now),
+            least_delay_ns: u64::MAX,
             trouble_since: None,
             last_pli: None,
         }
@@ -236,6 +239,10 @@ impl Meter {
         }
     }
 
+    fn delay_ns(&self, stamp: &Stamp, now: Instant) -> u64 {
+        self.clock.at(now).saturating_sub(stamp.clock_ns)
+    }
+
     fn can_decode(&self, stamp: &Stamp) -> bool {
         let (highest, bits) = self.decoded[usize::from(stamp.layer)];
         let back = u32::from(stamp.depends);
@@ -258,6 +265,7 @@ impl Meter {
             *bits |= 1 << (*highest - stamp.number);
         }
         let counts = self.window.holds(now);
+        self.least_delay_ns = self.least_delay_ns.min(self.delay_ns(&stamp, now));
         if counts {
             let delay = self.clock.at(now).checked_sub(stamp.clock_ns);
             match delay {
@@ -298,16 +306,29 @@ impl Meter {
                 board.now().expected_bytes += due;
                 board.now().shown_bytes += size as u64;
             }
-            self.count_gap(shown, now, board);
+            self.count_gap(shown, Some(&stamp), now, board);
         }
         self.shown = Some(Shown { at: now, stamp });
     }
 
-    /// A gap is what is longer than the sender meant it to be.
-    fn count_gap(&mut self, shown: Shown, now: Instant, board: &mut Board) {
+    /// A gap is what is longer than the sender meant it to be. Of sound, only speech can be missed: servers need not forward
+    /// silence. `next` is the frame that ended the gap.
+    fn count_gap(&mut self, shown: Shown, next: Option<&Stamp>, now: Instant, board: &mut Board) {
         let meant = shown.stamp.next.saturating_sub(USUAL);
         let from = shown.at + meant;
-        let gap = self.window.part(from, now);
+        let mut gap = self.window.part(from, now);
+        if self.result.kind == Kind::Audio {
+            let heard = match next {
+                Some(next) => {
+                    let late = self.delay_ns(next, now).saturating_sub(self.least_delay_ns);
+                    let missed = next.spoken.saturating_sub(shown.stamp.spoken).saturating_sub(1);
+                    Duration::from_nanos(late) + PACKET * missed
+                }
+                None if shown.stamp.more => gap,
+                None => Duration::ZERO,
+            };
+            gap = gap.min(heard);
+        }
         if gap <= FREEZE || !self.window.holds(now) {
             return;
         }
@@ -348,7 +369,7 @@ impl Meter {
         let now = now.min(self.window.end);
         if !gone && self.asked.is_some() {
             if let Some(shown) = self.shown {
-                self.count_gap(shown, now, board);
+                self.count_gap(shown, None, now, board);
             }
             let waited = self.await_picture.map_or(Duration::ZERO, |s| self.window.part(s, now));
             // Silence is no failure of the relay: the first packet of a microphone that is off may come at any time.

@@ -43,6 +43,8 @@ impl World {
             number,
             depends,
             next: PERIOD,
+            spoken: 0,
+            more: true,
             layer: 0,
             layers: 1,
             sent: self.sent,
@@ -135,40 +137,60 @@ fn a_frame_waits_for_what_it_needs_and_a_lost_one_stops_the_picture_until_a_key_
     assert_eq!(r.long_frozen, Duration::from_millis(810 - 150));
 }
 
-#[test]
-fn a_pause_that_the_sender_means_is_no_freeze_but_one_after_it_is() {
-    let mut w = World::new(Kind::Audio);
-    let send = |w: &mut World, ms: u64, next: u64| {
-        w.sent[0] += 80;
+impl World {
+    /// A packet of sound made at `ms`; the next is due after `next`.
+    fn sound(&mut self, ms: u64, next: u64, spoken: u32, more: bool) -> (u64, bool, Arc<[u8]>) {
+        self.sent[0] += 80;
         let mut bytes = vec![0x78];
         let stamp = Stamp {
-            clock_ns: w.clock.at(w.at(ms)),
+            clock_ns: self.clock.at(self.at(ms)),
             number: 1,
             depends: 0,
             next: Duration::from_millis(next),
+            spoken,
+            more,
             layer: 0,
             layers: 1,
-            sent: w.sent,
+            sent: self.sent,
         };
         stamp.write(&mut bytes);
         bytes.resize(80, 7);
-        let iv = w.cryptor.random_iv();
-        w.cryptor.seal_in_place(FrameKind::Opus, iv, &mut bytes);
-        w.seq += 1;
-        (w.seq, false, Arc::from(bytes))
-    };
-    let packet = send(&mut w, 0, 20);
-    w.take(5, &packet);
-    let packet = send(&mut w, 20, 400);
-    w.take(25, &packet);
-    let packet = send(&mut w, 420, 5000);
-    w.take(425, &packet);
-    // It was announced for 5420 and comes 300 ms later.
-    let packet = send(&mut w, 5420, 20);
+        let iv = self.cryptor.random_iv();
+        self.cryptor.seal_in_place(FrameKind::Opus, iv, &mut bytes);
+        self.seq += 1;
+        (self.seq, false, Arc::from(bytes))
+    }
+}
+
+#[test]
+fn a_pause_that_the_sender_means_is_no_freeze_but_one_after_it_is() {
+    let mut w = World::new(Kind::Audio);
+    for (made, next, spoken) in [(0, 20, 1), (20, 400, 2), (420, 5000, 2)] {
+        let packet = w.sound(made, next, spoken, false);
+        w.take(made + 5, &packet);
+    }
+    // It was announced for 5420 and comes 300 ms later than usual.
+    let packet = w.sound(5420, 20, 3, true);
     w.take(5725, &packet);
     let (r, _) = w.finish(5725);
     assert_eq!((r.freezes, r.shown), (1, 4));
-    assert_eq!(r.frozen.as_millis(), 350);
+    assert_eq!(r.frozen.as_millis(), 300);
+}
+
+#[test]
+fn silence_that_a_server_does_not_forward_is_no_freeze_but_missed_speech_is() {
+    let mut w = World::new(Kind::Audio);
+    let packet = w.sound(0, 400, 10, false);
+    w.take(5, &packet);
+    // Ten packets of silence do not come, nor the first two of speech.
+    let packet = w.sound(4_000, 20, 13, true);
+    w.take(4_005, &packet);
+    // Then fifteen packets of speech do not come.
+    let packet = w.sound(4_320, 400, 29, false);
+    w.take(4_325, &packet);
+    let (r, _) = w.finish(10_000);
+    assert_eq!(r.freezes, 1);
+    assert_eq!(r.frozen.as_millis(), 300);
 }
 
 #[test]

@@ -1,14 +1,14 @@
 //! What a frame says about itself, inside the encryption: a frame whose stamp is read has been authenticated.
 //!
 //! ```text
-//! | magic 4 | clock 8 | number 4 | depends 2 | next 4 | layer 1 | layers 1 | sent bytes 8 * layers | filling |
+//! | magic 4 | clock 8 | number 4 | depends 2 | next 4 | spoken 4 | more 1 | layer 1 | layers 1 | sent bytes 8 * layers | filling |
 //! ```
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime};
 
-const MAGIC: [u8; 4] = *b"CLT1";
-const FIXED: usize = 24;
+const MAGIC: [u8; 4] = *b"CLT2";
+const FIXED: usize = 29;
 /// Most simulcast layers that a stamp describes.
 pub const MAX_LAYERS: usize = 3;
 
@@ -49,6 +49,10 @@ pub struct Stamp {
     pub depends: u16,
     /// When the layer's next frame is due after this one.
     pub next: Duration,
+    /// Packets of speech so far, this one included; 0 in pictures.
+    pub spoken: u32,
+    /// The next one holds something to hear or see.
+    pub more: bool,
     /// Simulcast layer, lowest first.
     pub layer: u8,
     /// Number of layers.
@@ -70,7 +74,8 @@ impl Stamp {
         out.extend_from_slice(&self.number.to_be_bytes());
         out.extend_from_slice(&self.depends.to_be_bytes());
         out.extend_from_slice(&u32::try_from(self.next.as_micros()).unwrap_or(u32::MAX).to_be_bytes());
-        out.extend_from_slice(&[self.layer, self.layers]);
+        out.extend_from_slice(&self.spoken.to_be_bytes());
+        out.extend_from_slice(&[u8::from(self.more), self.layer, self.layers]);
         for sent in self.sent.iter().take(usize::from(self.layers)) {
             out.extend_from_slice(&sent.to_be_bytes());
         }
@@ -87,15 +92,16 @@ impl Stamp {
         let number = u32::from_be_bytes(take(&mut rest)?);
         let depends = u16::from_be_bytes(take(&mut rest)?);
         let next = Duration::from_micros(u64::from(u32::from_be_bytes(take(&mut rest)?)));
-        let [layer, layers] = take(&mut rest)?;
-        if usize::from(layers) > MAX_LAYERS || layer >= layers {
+        let spoken = u32::from_be_bytes(take(&mut rest)?);
+        let [more, layer, layers] = take(&mut rest)?;
+        if more > 1 || usize::from(layers) > MAX_LAYERS || layer >= layers {
             return None;
         }
         let mut sent = [0; MAX_LAYERS];
         for sent in sent.iter_mut().take(usize::from(layers)) {
             *sent = u64::from_be_bytes(take(&mut rest)?);
         }
-        Some(Self { clock_ns, number, depends, next, layer, layers, sent })
+        Some(Self { clock_ns, number, depends, next, spoken, more: more == 1, layer, layers, sent })
     }
 }
 
@@ -116,6 +122,8 @@ mod tests {
             number: 7,
             depends: 2,
             next: Duration::from_micros(33_333),
+            spoken: 5,
+            more: true,
             layer: 1,
             layers: 3,
             sent: [1, 2, 3],
