@@ -99,7 +99,7 @@ define run-benches
 @rm -rf $(CRITERION_HOME); mkdir -p $(CRITERION_HOME)
 @$(CARGO) bench --quiet --locked -p benches --no-run >&2
 @export CRITERION_HOME=$(CRITERION_HOME); \
-$(CARGO) bench --quiet --locked -p benches --bench parse --bench srtp --bench forward --bench udp -- --quiet >&2 && \
+$(CARGO) bench --quiet --locked -p benches --bench parse --bench srtp --bench forward --bench udp -- --quiet --warm-up-time 0.3 --measurement-time 0.7 >&2 && \
 { ulimit -n 8192 2>/dev/null || ulimit -n "$$(ulimit -Hn)"; } && \
 $(CARGO) bench --quiet --locked -p benches --bench shard_fanout -- $(1) $(ARGS) && \
 $(CARGO) run --quiet --release --locked -p benches --bin bench-report -- $(1)
