@@ -265,10 +265,14 @@ impl Track {
                 target.max_spatial = u8::try_from(index).unwrap_or(u8::MAX);
             }
         } else {
+            // With fewer than three layers the publisher says which of them each is.
+            let named = |quality: i32, otherwise: u8| {
+                let index = layers.iter().position(|layer| layer.quality == quality);
+                index.and_then(|index| u8::try_from(index).ok()).unwrap_or(otherwise)
+            };
             target.max_spatial = match proto::VideoQuality::try_from(settings.quality) {
-                Ok(proto::VideoQuality::Low) => 0,
-                Ok(proto::VideoQuality::Medium) if layers.len() == 2 => 0,
-                Ok(proto::VideoQuality::Medium) => 1,
+                Ok(proto::VideoQuality::Low) => named(settings.quality, 0),
+                Ok(proto::VideoQuality::Medium) => named(settings.quality, 1),
                 Ok(proto::VideoQuality::Off) => {
                     target.enabled = false;
                     0
@@ -399,6 +403,26 @@ mod tests {
         assert_eq!(of(proto::VideoQuality::High, 15, false).max_temporal, 1);
         assert_eq!(of(proto::VideoQuality::High, 30, false).max_temporal, u8::MAX);
         assert_eq!(track.layers_wanted(None), SubscriptionTarget::default());
+    }
+
+    #[test]
+    #[allow(deprecated)] // `layers` is what all SDKs fill in
+    fn a_quality_is_the_layer_that_has_its_name() {
+        use proto::VideoQuality::{High, Low, Medium};
+        for (layers, want) in [
+            (vec![Low, Medium], [0, 1, u8::MAX]),
+            (vec![Low, High], [0, 1, u8::MAX]),
+            (vec![Medium, High], [0, 0, u8::MAX]),
+            (vec![High], [0, 1, u8::MAX]),
+        ] {
+            let mut track = camera();
+            track.info.layers = layers.iter().map(|quality| layer(*quality, 640, 360)).collect();
+            let of = |quality: proto::VideoQuality| {
+                let settings = proto::UpdateTrackSettings { quality: quality as i32, ..Default::default() };
+                track.layers_wanted(Some(&settings)).max_spatial
+            };
+            assert_eq!([of(Low), of(Medium), of(High)], want, "{layers:?}");
+        }
     }
 
     #[test]
