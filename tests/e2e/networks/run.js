@@ -45,9 +45,40 @@ async function shown(viewer, camera, seconds, each = () => undefined) {
   return frames;
 }
 
+/** With VERBOSE=1, tells every half second what a viewer, the link, the estimate and the camera do. Returns what ends it. */
+function narrate(host, viewer, camera, sampler) {
+  if (!process.env.VERBOSE) {
+    return () => undefined;
+  }
+  const start = performance.now();
+  let last;
+  let seen = 0;
+  const timer = setInterval(async () => {
+    const [now, sent, bps] = await Promise.all([viewer.stats(), camera.sent(), host.metric('curtain_estimated_bps')]);
+    const since = sampler.samples.slice(seen);
+    seen = sampler.samples.length;
+    const more = (what) => (last ? now[what] - last[what] : 0);
+    process.stderr.write(
+      `${JSON.stringify({
+        s: Math.round((performance.now() - start) / 100) / 10,
+        kbps: Math.round(mean(since.map((sample) => sample.bps)) / 1000),
+        waits: Math.round(Math.max(0, ...since.map((sample) => sample.waits))),
+        estimates: Math.round(bps / 1000),
+        width: now.width,
+        decoded: more('decoded'),
+        freezes: more('freezes'),
+        nacks: more('nacks'),
+        keyFrames: Object.values(sent).map(({ keys }) => keys),
+      })}\n`,
+    );
+    last = now;
+  }, 500);
+  return () => clearInterval(timer);
+}
+
 const cases = {
   /** 3 Mbit/s, then 500 kbit/s, then 3 Mbit/s towards one viewer. */
-  async step({ browsers, host, clients, proxy }) {
+  async step({ browsers, host, clients, proxy, camera }) {
     const name = 'capacity 3M-500k-3M';
     const [client] = clients.viewers;
     client.rate(3_000_000);
@@ -57,6 +88,7 @@ const cases = {
     await sleep(5000);
     const sampler = client.sample();
     const before = await viewer.stats();
+    const quiet = narrate(host, viewer, camera, sampler);
     await sleep(10_000);
     const down = performance.now();
     client.rate(500_000);
@@ -65,6 +97,7 @@ const cases = {
     const up = performance.now();
     client.rate(3_000_000);
     await sleep(25_000);
+    quiet();
     const samples = sampler.stop();
     const after = await viewer.stats();
     const between = (from, to) => samples.filter(({ at }) => at >= from && at < to);
