@@ -1,24 +1,11 @@
 // A camera and its viewers: the stock livekit-client with its own cryptor, in a page of ours.
-import { injectStockSdk } from '../lib/browser.js';
+import { joinStock } from '../lib/stock.js';
 
 /** Layers in bits per second. The picture is 1280x720 at 15 frames a second. */
 export const LAYERS = { q: 120_000, h: 380_000, f: 2_600_000 };
 
 async function open(browser, host, identity, start, argument) {
-  const page = await browser.newPage();
-  await injectStockSdk(page, host.page);
-  await page.evaluate(
-    async ({ ws, token, key }) => {
-      const keyProvider = new LivekitClient.ExternalE2EEKeyProvider();
-      await keyProvider.setKey(key);
-      const room = new LivekitClient.Room({ encryption: { keyProvider, worker: window.stockWorker() } });
-      await room.setE2EEEnabled(true);
-      room.on('trackSubscribed', (track) => document.body.append(track.attach()));
-      await room.connect(ws, token);
-      window.curtain = { room };
-    },
-    { ws: host.ws, token: await host.token(identity, { room: 'networks' }), key: host.key },
-  );
+  const page = await joinStock(browser, host, identity, { room: 'networks' });
   if (start) {
     await page.evaluate(start, argument);
   }

@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { injectStockSdk, sleep, startChromium } from '../lib/browser.js';
+import { sleep, startChromium } from '../lib/browser.js';
 import { DevHost } from '../lib/host.js';
 import { stage } from '../lib/stage.js';
+import { askFor, joinStock, picture } from '../lib/stock.js';
 
 let host;
 let browser;
@@ -15,42 +16,7 @@ stage(async (keep) => {
 });
 
 /** Joins with the stock SDK, which lets a page ask for layers by name. */
-async function join(identity, publish) {
-  const page = await browser.newPage();
-  await injectStockSdk(page, host.page);
-  await page.evaluate(
-    async ({ ws, token, key, publish }) => {
-      const keyProvider = new LivekitClient.ExternalE2EEKeyProvider();
-      await keyProvider.setKey(key);
-      const room = new LivekitClient.Room({ encryption: { keyProvider, worker: window.stockWorker() } });
-      await room.setE2EEEnabled(true);
-      room.on('trackSubscribed', (track) => document.body.append(track.attach()));
-      await room.connect(ws, token);
-      if (publish) {
-        await room.localParticipant.setCameraEnabled(true, { resolution: { width: 1280, height: 720, frameRate: 15 } });
-      }
-      window.curtain = { room };
-    },
-    { ws: host.ws, token: await host.token(identity, { room: 'layers' }), key: host.key, publish },
-  );
-  return page;
-}
-
-/** Width of the picture that comes out of the decoder, and how far decoding went. */
-function picture(page) {
-  return page.evaluate(async () => {
-    for (const participant of window.curtain.room.remoteParticipants.values()) {
-      for (const publication of participant.trackPublications.values()) {
-        for (const stat of (await publication.track?.receiver?.getStats())?.values() ?? []) {
-          if (stat.type === 'inbound-rtp' && stat.kind === 'video') {
-            return { width: stat.frameWidth ?? 0, decoded: stat.framesDecoded ?? 0, freezes: stat.freezeCount ?? 0 };
-          }
-        }
-      }
-    }
-    return { width: 0, decoded: 0, freezes: 0 };
-  });
-}
+const join = (identity, camera) => joinStock(browser, host, identity, { room: 'layers', camera });
 
 async function until(page, what, accept, timeoutMs) {
   const deadline = Date.now() + timeoutMs;
@@ -68,14 +34,7 @@ test('a page gets the layer it asks for, and others keep theirs', { timeout: 150
   await join('camera', true);
   const choosy = await join('choosy', false);
   const other = await join('other', false);
-  const ask = (quality) =>
-    choosy.evaluate((quality) => {
-      for (const participant of window.curtain.room.remoteParticipants.values()) {
-        for (const publication of participant.videoTrackPublications.values()) {
-          publication.setVideoQuality(quality);
-        }
-      }
-    }, quality);
+  const ask = (quality) => askFor(choosy, quality);
 
   // The sender's bandwidth estimate opens the layers one by one.
   const best = await until(choosy, 'the best layer', ({ width }) => width === 1280, 60_000);

@@ -2,9 +2,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { injectStockSdk, sleep, startChromium } from '../lib/browser.js';
+import { sleep, startChromium } from '../lib/browser.js';
 import { DevHost } from '../lib/host.js';
 import { stage } from '../lib/stage.js';
+import { askFor, joinStock, picture } from '../lib/stock.js';
 
 /** No picture for so long is a freeze, also on a machine that has other work. */
 const FREEZE_MS = 1500;
@@ -17,48 +18,6 @@ stage(async (keep) => {
   hosts.optional = keep(await DevHost.start('--e2ee', 'optional'));
   browser = keep(await startChromium({ fullCamera: true }));
 });
-
-async function join(host, room, identity, { encrypted, publish }) {
-  const page = await browser.newPage();
-  await injectStockSdk(page, host.page);
-  await page.evaluate(
-    async ({ ws, token, key, publish }) => {
-      const options = { publishDefaults: publish };
-      if (key) {
-        const keyProvider = new LivekitClient.ExternalE2EEKeyProvider();
-        await keyProvider.setKey(key);
-        options.encryption = { keyProvider, worker: window.stockWorker() };
-      }
-      const room = new LivekitClient.Room(options);
-      await (key && room.setE2EEEnabled(true));
-      room.on('trackSubscribed', (track) => document.body.append(track.attach()));
-      await room.connect(ws, token);
-      if (publish) {
-        await room.localParticipant.setCameraEnabled(true, { resolution: { width: 1280, height: 720, frameRate: 15 } });
-      }
-      window.curtain = { room };
-    },
-    { ws: host.ws, token: await host.token(identity, { room }), key: encrypted ? host.key : undefined, publish },
-  );
-  return page;
-}
-
-/** Size of the picture that comes out of the decoder, how far decoding went, and what was received for it. */
-function picture(page) {
-  return page.evaluate(async () => {
-    for (const participant of window.curtain.room.remoteParticipants.values()) {
-      for (const publication of participant.trackPublications.values()) {
-        for (const stat of (await publication.track?.receiver?.getStats())?.values() ?? []) {
-          if (stat.type === 'inbound-rtp' && stat.kind === 'video') {
-            const { frameWidth: width = 0, framesDecoded: decoded = 0, bytesReceived: bytes = 0, pliCount: plis = 0 } = stat;
-            return { width, decoded, bytes, plis };
-          }
-        }
-      }
-    }
-    return { width: 0, decoded: 0, bytes: 0, plis: 0 };
-  });
-}
 
 /** Waits for a picture; once there was one, they must keep coming meanwhile. */
 async function until(page, what, accept, timeoutMs) {
@@ -87,25 +46,17 @@ for (const { videoCodec, scalabilityMode, encrypted } of [
   test(`${videoCodec} ${scalabilityMode}: a page gets the layers it asks for`, { timeout: 150_000 }, async () => {
     const host = encrypted ? hosts.required : hosts.optional;
     const room = `${videoCodec}-${scalabilityMode}`;
-    const publish = { videoCodec, scalabilityMode, backupCodec: false, simulcast: true };
-    const camera = await join(host, room, 'camera', { encrypted, publish });
-    const page = await join(host, room, 'choosy', { encrypted });
-    const ask = (quality) =>
-      page.evaluate((quality) => {
-        for (const participant of window.curtain.room.remoteParticipants.values()) {
-          for (const publication of participant.videoTrackPublications.values()) {
-            publication.setVideoQuality(quality);
-          }
-        }
-      }, quality);
+    const publishDefaults = { videoCodec, scalabilityMode, backupCodec: false, simulcast: true };
+    const camera = await joinStock(browser, host, 'camera', { room, encrypted, options: { publishDefaults }, camera: true });
+    const page = await joinStock(browser, host, 'choosy', { room, encrypted });
 
     // The sender's bandwidth estimate opens the layers one by one.
     const best = await until(page, 'the best', ({ width }) => width === 1280, 60_000);
-    await ask(0);
+    await askFor(page, 0);
     const low = await until(page, 'the lowest', ({ width }) => width > 0 && width <= 320, 15_000);
-    await ask(1);
+    await askFor(page, 1);
     const middle = await until(page, 'the middle', ({ width }) => width === 640, 15_000);
-    await ask(2);
+    await askFor(page, 2);
     const again = await until(page, 'back to the best', ({ width }) => width === 1280, 15_000);
     const later = await until(page, 'and on', ({ decoded }) => decoded > again.decoded + 30, 15_000);
     assert.ok(best.decoded < low.decoded && low.decoded < middle.decoded, JSON.stringify([best, low, middle, later]));

@@ -37,7 +37,7 @@ const LEAST_REPAIRS: u64 = 60_000;
 pub(super) const REPAIR: usize = 1200;
 /// A probe that did not leave in this many times its duration is given up.
 const PROBE_PATIENCE: u32 = 4;
-/// What probes aim at while not all that is wanted is given out, against that.
+/// What probes aim at, against what is wanted: more is given out only with a margin, and jitter costs some of the estimate.
 const PROBED_PERCENT: u64 = 125;
 /// .. and at the start at least.
 const PROBED_AT_START: u64 = 2_000_000;
@@ -307,7 +307,6 @@ impl Sending {
     /// The video budget was shared out.
     pub(super) fn set_shared(&mut self, shared: Shared, now: Instant) {
         let fixed = self.fixed_bps(self.shared_target, now);
-        // More is given out only with a margin, so that is what a probe has to show.
         let mut wanted = (shared.wanted + fixed) / 100 * PROBED_PERCENT;
         if !self.started && shared.wanted > 0 {
             // Little is known of the tracks either.
