@@ -37,6 +37,9 @@ impl Shard {
                 let Some(key) = self.peers.key(peer) else { return };
                 if let Some(peer) = self.peers.get_mut(key) {
                     peer.transport.set_remote(remote, now);
+                    if let Err(reason) = peer.transport.take_up_early(tx, now) {
+                        self.stats.drop(reason);
+                    }
                 }
                 self.transport_changed(key, tx, now);
             }

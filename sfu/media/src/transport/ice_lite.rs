@@ -60,6 +60,10 @@ struct Pair {
 pub(super) struct IceLite {
     local: LocalCredentials,
     remote: Option<Ufrag>,
+    /// The client's description was here.
+    described: bool,
+    /// What its checks name until then.
+    early: Option<Ufrag>,
     /// Credentials from before a restart; gone with the first check that has the new ones on both sides.
     previous_local: Option<LocalCredentials>,
     previous_remote: Option<Ufrag>,
@@ -77,6 +81,8 @@ impl IceLite {
         Self {
             local: local.into(),
             remote: None,
+            described: false,
+            early: None,
             previous_local: None,
             previous_remote: None,
             generation: 0,
@@ -86,10 +92,17 @@ impl IceLite {
         }
     }
 
-    /// The remote user name fragment that checks must name from now on. Before the first one no check is answered.
+    /// The remote user name fragment that checks must name from now on. Addresses whose early checks named another are
+    /// forgotten.
     ///
     /// Fragments longer than the 256 bytes that RFC 8839 allows match no check.
     pub(super) fn set_remote(&mut self, ufrag: &str) {
+        if !std::mem::replace(&mut self.described, true)
+            && self.early.take().is_some_and(|early| early.as_str() != ufrag)
+        {
+            self.pairs.clear();
+            self.selected = None;
+        }
         if self.remote.is_some_and(|remote| remote.as_str() == ufrag) {
             return;
         }
@@ -146,13 +159,22 @@ impl IceLite {
                 .filter(|previous| previous.ufrag == local_ufrag)
                 .ok_or(DropReason::StunUnknownUser)?
         };
-        // Until the client's description is here its checks go unanswered; it repeats them.
         let names = |remote: &Option<Ufrag>| remote.is_some_and(|remote| remote.as_str() == remote_ufrag);
-        let is_current_remote = names(&self.remote);
+        let is_current_remote = if self.described {
+            names(&self.remote)
+        } else {
+            // An answer travels by way of signalling and is behind the first check. That one proves with the relay's own
+            // password that it is from the client (RFC 8445 section 7.3: it is to be answered at once); the next name
+            // the same fragment.
+            names(&self.early) || (self.early.is_none() && remote_ufrag.len() <= MAX_UFRAG)
+        };
         if !is_current_remote && !names(&self.previous_remote) {
             return Err(DropReason::StunUnknownUser);
         }
         message.verify(&local.key)?;
+        if !self.described {
+            self.early = Ufrag::from(remote_ufrag).ok();
+        }
 
         let response = MessageWriter::new(Class::Error, message.transaction_id());
         if !message.unknown_attributes().is_empty() {

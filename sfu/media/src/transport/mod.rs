@@ -67,6 +67,12 @@ impl Default for TransportTimeouts {
     }
 }
 
+/// DTLS datagrams that wait for the client's description: a ClientHello with a post-quantum key takes two or three, and
+/// may be repeated once.
+const MAX_EARLY: usize = 6;
+/// The longest of them.
+const MAX_EARLY_LEN: usize = 2048;
+
 /// What a transport tells its owner.
 #[derive(Clone, PartialEq, Eq)]
 pub enum TransportEvent {
@@ -113,8 +119,10 @@ pub struct Transport {
     state: State,
     /// What the client's description says of its certificate.
     fingerprint: Option<Fingerprint>,
-    /// Made for the first datagram.
+    /// Made for the first datagram that comes when the fingerprint is known.
     dtls: Option<DtlsServer>,
+    /// DTLS datagrams that came before.
+    early: Vec<(Remote, Vec<u8>)>,
     /// From the handshake on, where the client offered SRTP.
     srtp: Option<(SrtpOpen, SrtpSeal)>,
     sctp: Sctp,
@@ -123,7 +131,7 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Waits for the client's description, then for its checks.
+    /// Waits for the client's description and its checks, whichever comes first.
     pub fn new(config: TransportConfig, now: Instant) -> Self {
         let TransportConfig { ice, certificate, data_channels, timeouts } = config;
         Self {
@@ -133,6 +141,7 @@ impl Transport {
             state: State::Connecting { deadline: now + timeouts.connect },
             fingerprint: None,
             dtls: None,
+            early: Vec::new(),
             srtp: None,
             sctp: Sctp::new(data_channels),
             received: VecDeque::new(),
@@ -140,7 +149,8 @@ impl Transport {
         }
     }
 
-    /// The client's description arrived, or a later one, which may belong to an ICE restart.
+    /// The client's description arrived, or a later one, which may belong to an ICE restart. Follow the first with
+    /// [`Transport::take_up_early`].
     ///
     /// A later description with another fingerprint than that of the DTLS connection closes the transport: a new DTLS
     /// association in an old transport ([RFC 8842 section 4](https://www.rfc-editor.org/rfc/rfc8842#section-4)) is not
@@ -157,6 +167,18 @@ impl Transport {
         if self.dtls.as_ref().is_some_and(|dtls| dtls.expected() != remote.fingerprint) {
             self.end(CloseReason::FingerprintMismatch);
         }
+    }
+
+    /// Goes on with a handshake whose first datagrams were here before the description.
+    ///
+    /// # Errors
+    /// As [`Transport::handle_dtls`], of the last datagram.
+    pub fn take_up_early(&mut self, tx: &mut TxQueue, now: Instant) -> Result<(), DropReason> {
+        let mut result = Ok(());
+        for (from, mut datagram) in std::mem::take(&mut self.early) {
+            result = self.handle_dtls(from, &mut datagram, tx, now);
+        }
+        result
     }
 
     /// New local credentials. The selected pair stays until a check with the new ones.
@@ -224,8 +246,14 @@ impl Transport {
         if !self.accepts(from) {
             return Err(DropReason::UnknownSource);
         }
-        // An address is accepted only after the remote description came.
-        let fingerprint = self.fingerprint.ok_or(DropReason::UnknownSource)?;
+        let Some(fingerprint) = self.fingerprint else {
+            // The check was quicker than the description, and so is the handshake. Only who passed a check gets here.
+            if self.early.len() >= MAX_EARLY || datagram.len() > MAX_EARLY_LEN {
+                return Err(DropReason::QueueFull);
+            }
+            self.early.push((from, datagram.to_vec()));
+            return Ok(());
+        };
         let dtls = self.dtls.get_or_insert_with(|| DtlsServer::new(&self.certificate, fingerprint, now));
         let handled = dtls.handle(&self.certificate, datagram, now);
         self.pump(tx, now).and(handled)
@@ -414,6 +442,7 @@ impl Transport {
     fn wipe(&mut self) {
         self.state = State::Closed;
         self.dtls = None;
+        self.early = Vec::new();
         self.srtp = None;
         self.sctp = Sctp::new(Vec::new());
     }

@@ -74,13 +74,43 @@ fn nothing_without_valid_credentials_is_answered() {
 }
 
 #[test]
-fn checks_before_the_remote_description_go_unanswered() {
+fn checks_before_the_remote_description_are_answered_where_their_password_is_right() {
     let mut ice = IceLite::new(credentials("relay"), CONSENT);
     let now = epoch();
+    let forged = MessageWriter::new(Class::Request, &[7; 12])
+        .username("relay:forger")
+        .finish(&IntegrityKey::new("another password"));
+    assert_eq!(ice.handle(address(9), &forged, now).unwrap_err(), DropReason::StunIntegrity);
+    assert!(!ice.accepts(address(9)));
     let early = check("relay", "client", true);
-    assert_eq!(ice.handle(address(1), &early, now).unwrap_err(), DropReason::StunUnknownUser);
-    ice.set_remote("client");
     assert!(ice.handle(address(1), &early, now).unwrap().is_some());
+    assert_eq!(ice.selected(), Some(address(1)));
+    // All name the same client.
+    let other = check("relay", "other", true);
+    assert_eq!(ice.handle(address(2), &other, now).unwrap_err(), DropReason::StunUnknownUser);
+    ice.set_remote("client");
+    assert_eq!(ice.selected(), Some(address(1)), "nothing starts over");
+    assert_eq!(ice.handle(address(2), &other, now).unwrap_err(), DropReason::StunUnknownUser);
+    assert!(ice.handle(address(1), &early, now).unwrap().is_some());
+}
+
+#[test]
+fn early_checks_count_for_nothing_when_the_description_names_another_client() {
+    let mut ice = IceLite::new(credentials("relay"), CONSENT);
+    let now = epoch();
+    ice.handle(address(1), &check("relay", "other", true), now).unwrap();
+    let long = "x".repeat(MAX_UFRAG + 1);
+    let mut unnamed = IceLite::new(credentials("relay"), CONSENT);
+    let result = unnamed.handle(address(1), &check("relay", &long, true), now);
+    assert!(result.is_err() && !unnamed.accepts(address(1)));
+    ice.set_remote("client");
+    assert!(!ice.accepts(address(1)));
+    assert_eq!(ice.selected(), None);
+    assert!(ice.handle(address(1), &check("relay", "client", false), now).unwrap().is_some());
+    // A description without a usable fragment lets nobody in, either.
+    unnamed.set_remote(&long);
+    let result = unnamed.handle(address(1), &check("relay", "client", true), now);
+    assert_eq!(result.unwrap_err(), DropReason::StunUnknownUser);
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Client {
     }
 
     /// Runs its engines and returns what it sends.
-    fn poll(&mut self, now: Instant) -> Vec<Vec<u8>> {
+    pub(super) fn poll(&mut self, now: Instant) -> Vec<Vec<u8>> {
         loop {
             self.poll_dtls(now);
             if !self.poll_sctp(now) {
@@ -311,9 +311,13 @@ impl Pair {
         self.events.extend(std::iter::from_fn(|| self.relay.poll_event()));
     }
 
-    /// A client that has sent nothing yet.
-    pub(super) fn renew_client(&mut self) {
-        self.client = Client::new(1150, self.now);
+    /// The client's description arrives.
+    pub(super) fn describe(&mut self) {
+        let mut tx = TxQueue::new();
+        self.relay.set_remote(client_description(), self.now);
+        let result = self.relay.take_up_early(&mut tx, self.now);
+        self.drops.extend(result.err());
+        self.deliver_to_client(&tx);
     }
 
     /// The client starts SCTP.
