@@ -229,6 +229,12 @@ impl Actor {
                     let bytes = Bytes::from(response.encode_to_vec());
                     self.tell(session, ToSignalingKind::Signal(bytes), &mut slow);
                 }
+                Effect::Broadcast { sessions, response } => {
+                    let bytes = Bytes::from(response.encode_to_vec());
+                    for session in sessions {
+                        self.tell(session, ToSignalingKind::Signal(bytes.clone()), &mut slow);
+                    }
+                }
                 Effect::CloseSession { session } => {
                     self.sessions.remove(&session);
                 }

@@ -69,6 +69,7 @@ impl Room {
                 self.check_metadata(&request.metadata)?;
                 self.metadata = request.metadata;
                 self.room_changed();
+                self.tell_at_once();
                 reply(&self.info())
             }
         }
@@ -95,6 +96,7 @@ impl Room {
             self.metadata = request.metadata;
         }
         self.room_changed();
+        self.tell_at_once();
         self.start(step);
         reply(&self.info())
     }
@@ -175,7 +177,7 @@ impl Room {
         if permissions.hidden
             && let Some(p) = self.participants.remove(&key)
         {
-            self.gone(&p, proto::DisconnectReason::UnknownReason);
+            self.gone(&p, proto::DisconnectReason::UnknownReason, step);
             self.participants.insert(key, p);
         }
         if let Some(p) = self.participants.get_mut(&key) {
@@ -183,6 +185,7 @@ impl Room {
         }
         self.changed(key, true);
         self.room_changed();
+        self.tell_at_once();
         self.consider_participant(key, step);
     }
 }

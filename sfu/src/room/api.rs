@@ -192,6 +192,13 @@ pub enum Effect {
         /// The message.
         response: Box<proto::SignalResponse>,
     },
+    /// The same message for many clients.
+    Broadcast {
+        /// To which connections.
+        sessions: Box<[SessionId]>,
+        /// The message.
+        response: Box<proto::SignalResponse>,
+    },
     /// The connection is to be closed, after the messages before this. No `SessionClosed` is needed for it.
     CloseSession {
         /// Which one.

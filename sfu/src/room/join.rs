@@ -107,8 +107,10 @@ impl Room {
         p.session = Some(session);
         p.auto_subscribe = open.auto_subscribe;
         p.protocol = open.protocol.max(u32::try_from(p.client.protocol).unwrap_or(0));
-        p.deadline = Some((step.now.instant + self.config.join_timeout, "join timeout"));
         let key = Key(self.next_key);
+        let until = step.now.instant + self.config.join_timeout;
+        p.deadline = Some((until, "join timeout"));
+        self.deadlines.arm(key, until);
         self.next_key += 1;
         self.identities.insert(p.identity.clone(), key);
         self.sessions.insert(session, key);
@@ -235,6 +237,9 @@ impl Room {
         // It has the time of a join to get its transports up, if they are not.
         let wait = (step.now.instant + self.config.join_timeout, "resume timeout");
         p.deadline = (!p.transports.any_connected()).then_some(wait);
+        if p.deadline.is_some() {
+            self.deadlines.arm(key, wait.0);
+        }
         let last_message_seq = p.last_reliable_seq;
         self.sessions.insert(session, key);
         let response = proto::ReconnectResponse {

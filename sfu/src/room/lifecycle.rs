@@ -47,7 +47,11 @@ impl Room {
         step: &mut Step<'_>,
     ) {
         let Some(p) = self.participants.get(&key) else { return };
-        for id in p.tracks.clone() {
+        let (published, tracks) = (self.is_publisher(p), p.tracks.clone());
+        if published {
+            self.tell_at_once();
+        }
+        for id in tracks {
             self.unpublish(id, false, step);
         }
         let Some(mut p) = self.participants.remove(&key) else { return };
@@ -71,7 +75,7 @@ impl Room {
             }
             step.effects.push(Effect::CloseSession { session });
         }
-        self.gone(&p, reason);
+        self.gone(&p, reason, step);
         p.state = State::Disconnected;
         let mut info = p.info(Vec::new());
         info.disconnect_reason = reason as i32;
@@ -99,7 +103,7 @@ impl Room {
         // An offer that is on its way may never arrive; a resume makes a new one.
         if !p.transports.any_connected() {
             let at = step.now.instant + self.config.resume_timeout;
-            p.deadline = Some(earlier(p.deadline, (at, "signalling lost")));
+            self.deadlines.arm(key, p.deadline.insert(earlier(p.deadline, (at, "signalling lost"))).0);
         }
     }
 
@@ -150,7 +154,7 @@ impl Room {
         let connected = p.transports.any_connected();
         if !connected {
             let at = step.now.instant + self.config.resume_timeout;
-            p.deadline = Some(earlier(p.deadline, (at, "transport lost")));
+            self.deadlines.arm(key, p.deadline.insert(earlier(p.deadline, (at, "transport lost"))).0);
         }
         // The shard dropped its tracks and subscriptions with it.
         let publishes = p.transports.publisher.peer == peer;
@@ -181,12 +185,10 @@ impl Room {
             return;
         }
         let now = step.now.instant;
-        let late: Vec<_> = self
-            .participants
-            .iter()
-            .filter_map(|(key, p)| p.deadline.filter(|(at, _)| *at <= now).map(|(_, why)| (*key, why)))
-            .collect();
-        for (key, why) in late {
+        while let Some(key) = self.deadlines.pop_due(now) {
+            // It may have moved since, or be gone.
+            let deadline = self.participants.get(&key).and_then(|p| p.deadline);
+            let Some((_, why)) = deadline.filter(|(at, _)| *at <= now) else { continue };
             tracing::debug!(why, "participant removed");
             self.remove(key, proto::DisconnectReason::ConnectionTimeout, Goodbye::Reconnect, step);
         }

@@ -5,7 +5,7 @@
 //! audit trail come from one step. The order of a step:
 //!
 //! 1. the input changes the room's state and emits the commands that enforce the change, at once;
-//! 2. `updates` tells every client what changed in the roster, coalesced;
+//! 2. `updates` tells every client what changed in the roster, coalesced (in a large room over several steps);
 //! 3. `dynacast` tells publishers which layers somebody takes;
 //! 4. `negotiation` starts the description exchanges that the change needs, one per connection at a time.
 
@@ -13,6 +13,7 @@ mod admin;
 mod api;
 mod config;
 mod data;
+mod deadlines;
 mod dynacast;
 mod join;
 mod lifecycle;
@@ -84,7 +85,9 @@ pub struct Room {
     track_sids: HashMap<String, TrackId>,
     /// Who left last, and when (Unix time, milliseconds): for clients that were away and resume.
     departed: VecDeque<(u64, proto::ParticipantInfo)>,
-    /// What this step changed, told at its end.
+    /// When participants are due to be removed.
+    deadlines: deadlines::Deadlines,
+    /// What clients were not told yet.
     changes: updates::Changes,
     /// Participants whose receiving connection may need another exchange.
     renegotiate: BTreeSet<Key>,
@@ -112,6 +115,14 @@ impl Step<'_> {
         if let Some(session) = session {
             let response = Box::new(proto::SignalResponse { message: Some(message) });
             self.effects.push(Effect::Signal { session, response });
+        }
+    }
+
+    /// The same to many.
+    fn broadcast(&mut self, sessions: &[SessionId], message: Message) {
+        if !sessions.is_empty() {
+            let response = Box::new(proto::SignalResponse { message: Some(message) });
+            self.effects.push(Effect::Broadcast { sessions: sessions.into(), response });
         }
     }
 }
@@ -156,6 +167,7 @@ impl Room {
             tracks: BTreeMap::new(),
             track_sids: HashMap::new(),
             departed: VecDeque::new(),
+            deadlines: deadlines::Deadlines::default(),
             changes: updates::Changes::default(),
             renegotiate: BTreeSet::new(),
             speakers: speakers::Speakers::default(),
@@ -211,8 +223,10 @@ impl Room {
         if self.finished {
             return None;
         }
-        let deadlines = self.participants.values().filter_map(|p| p.deadline).map(|(at, _)| at);
-        deadlines
+        self.deadlines
+            .next()
+            .into_iter()
+            .chain(self.changes.deadline())
             .chain(self.idle_deadline())
             .chain(self.speakers.deadline())
             .chain(self.quality_deadline())

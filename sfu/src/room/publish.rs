@@ -237,6 +237,7 @@ impl Room {
         if track.binding.is_some() {
             self.changed(key, true);
             self.room_changed();
+            self.tell_at_once();
             self.track_event("track_unpublished", key, &track.info, step);
         }
     }

@@ -190,6 +190,9 @@ impl Room {
             all.push((*key, p.permissions.hidden, info));
         }
         let new = std::mem::take(&mut self.quality.new);
+        if self.is_large() {
+            return self.tell_watched(&all, &changed, &new, step);
+        }
         for (key, p) in self.participants.iter().filter(|(_, p)| p.session.is_some()) {
             let updates: Vec<_> = all
                 .iter()
@@ -202,6 +205,34 @@ impl Room {
                     p.session,
                     Message::ConnectionQuality(proto::ConnectionQualityUpdate { updates }),
                 );
+            }
+        }
+    }
+}
+
+impl Room {
+    /// In a large room a client hears of itself and of those whose tracks it takes, as LiveKit has it in every room.
+    fn tell_watched(
+        &self,
+        all: &[(Key, bool, proto::ConnectionQualityInfo)],
+        changed: &BTreeSet<Key>,
+        new: &BTreeSet<Key>,
+        step: &mut Step<'_>,
+    ) {
+        let grades: BTreeMap<Key, _> =
+            all.iter().map(|(key, hidden, info)| (*key, (*hidden, info))).collect();
+        for (key, p) in self.participants.iter().filter(|(_, p)| p.session.is_some()) {
+            let watched = p.subs.keys().filter_map(|id| self.tracks.get(id)).map(|track| track.publisher);
+            let watched: BTreeSet<Key> = watched.chain([*key]).collect();
+            let updates: Vec<_> = watched
+                .iter()
+                .filter(|of| new.contains(key) || changed.contains(of))
+                .filter_map(|of| grades.get(of).filter(|(hidden, _)| of == key || !hidden))
+                .map(|(_, info)| (*info).clone())
+                .collect();
+            if !updates.is_empty() {
+                let update = proto::ConnectionQualityUpdate { updates };
+                step.signal(p.session, Message::ConnectionQuality(update));
             }
         }
     }

@@ -130,10 +130,8 @@ impl Room {
         if speakers.is_empty() {
             return;
         }
-        for p in self.participants.values() {
-            let speakers = speakers.clone();
-            step.signal(p.session, Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
-        }
+        let sessions: Vec<_> = self.participants.values().filter_map(|p| p.session).collect();
+        step.broadcast(&sessions, Message::SpeakersChanged(proto::SpeakersChanged { speakers }));
         self.speakers.told = now;
     }
 }

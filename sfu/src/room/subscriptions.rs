@@ -289,26 +289,35 @@ impl Room {
 
     /// A subscriber's path no longer carries a track, or does again: its page says so instead of showing a frozen picture.
     pub(super) fn stream_paused(&mut self, track_id: TrackId, sub: SubId, paused: bool, step: &mut Step<'_>) {
-        let of = |p: &&mut Participant| p.subs.get(&track_id).is_some_and(|have| have.sub == sub);
-        let subscriber = self.participants.values_mut().find(of);
-        let Some(subscription) = subscriber.and_then(|p| p.subs.get_mut(&track_id)) else { return };
+        let of =
+            |(_, p): &(&Key, &mut Participant)| p.subs.get(&track_id).is_some_and(|have| have.sub == sub);
+        let Some((key, p)) = self.participants.iter_mut().find(of) else { return };
+        let Some(subscription) = p.subs.get_mut(&track_id) else { return };
         subscription.paused = paused;
-        self.tell_pauses(track_id, step);
+        let key = *key;
+        self.tell_pause(key, track_id, step);
     }
 
     /// Tells the subscribers of a track whether it is paused, those for whom it changed.
     pub(super) fn tell_pauses(&mut self, track_id: TrackId, step: &mut Step<'_>) {
-        let Some(track) = self.tracks.get(&track_id) else { return };
-        let publisher = self.participants.get(&track.publisher).map(|p| p.sid.clone()).unwrap_or_default();
-        for p in self.participants.values_mut() {
-            let Some(subscription) = p.subs.get_mut(&track_id) else { continue };
-            let paused = subscription.paused && !track.info.muted;
-            if std::mem::replace(&mut subscription.told_paused, paused) != paused {
-                let info = stream_state(&publisher, track.sid(), paused);
-                let update = proto::StreamStateUpdate { stream_states: vec![info] };
-                step.signal(p.session, Message::StreamStateUpdate(update));
-            }
+        for key in self.keys() {
+            self.tell_pause(key, track_id, step);
         }
+    }
+
+    fn tell_pause(&mut self, key: Key, track_id: TrackId, step: &mut Step<'_>) {
+        let Some(track) = self.tracks.get(&track_id) else { return };
+        let Some(p) = self.participants.get_mut(&key) else { return };
+        let Some(subscription) = p.subs.get_mut(&track_id) else { return };
+        let paused = subscription.paused && !track.info.muted;
+        if std::mem::replace(&mut subscription.told_paused, paused) == paused {
+            return;
+        }
+        let session = p.session;
+        let publisher = self.participants.get(&track.publisher).map_or("", |p| &p.sid);
+        let info = stream_state(publisher, track.sid(), paused);
+        let update = proto::StreamStateUpdate { stream_states: vec![info] };
+        step.signal(session, Message::StreamStateUpdate(update));
     }
 
     /// Tells a subscriber that came back what is paused: it may have missed it.

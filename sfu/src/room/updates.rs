@@ -1,6 +1,8 @@
-//! What changed in a step, told to every client at its end.
+//! What changed, told to every client: at the end of the step, or, where many would have to be told, a little later and
+//! together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::time::{Duration, Instant};
 
 use livekit_protocol as proto;
 use prost::Message as _;
@@ -35,15 +37,40 @@ pub(super) fn in_portions(participants: Vec<proto::ParticipantInfo>) -> Vec<Vec<
     portions
 }
 
-/// Changes of one step.
+/// Clients up to which everybody is told of every change in the step that made it.
+const SMALL_ROOM: usize = 50;
+
+/// What one client adds to the time between two tellings in a larger room. Everybody who comes is news to everybody who is
+/// there: told one by one that would be a million messages while a room of a thousand fills. LiveKit waits three seconds,
+/// whatever the room's size.
+const PER_CLIENT: Duration = Duration::from_millis(1);
+
+/// What clients were not told yet.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// Participants whose information changed, and whether they are told themselves.
+    /// Participants whose information changed in this step, and whether they are told themselves.
     changed: BTreeMap<Key, bool>,
+    /// Participants whose information changed in earlier steps. They themselves know.
+    waiting: BTreeSet<Key>,
     /// Participants who left or became invisible, as they were.
     gone: Vec<proto::ParticipantInfo>,
     /// The room's information changed.
     room: bool,
+    /// Something changed that does not wait.
+    urgent: bool,
+    /// Before this a large room tells only what is urgent.
+    not_before: Option<Instant>,
+}
+
+impl Changes {
+    fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.waiting.is_empty() && self.gone.is_empty() && !self.room
+    }
+
+    /// When what waits is told.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.not_before.filter(|_| !self.is_empty())
+    }
 }
 
 impl Room {
@@ -59,7 +86,7 @@ impl Room {
     }
 
     /// A participant is no longer to be seen.
-    pub(super) fn gone(&mut self, p: &Participant, reason: proto::DisconnectReason) {
+    pub(super) fn gone(&mut self, p: &Participant, reason: proto::DisconnectReason, step: &Step<'_>) {
         if p.permissions.hidden {
             return;
         }
@@ -69,12 +96,33 @@ impl Room {
         info.disconnect_reason = reason as i32;
         info.tracks.clear();
         info.is_publisher = false;
+        if self.departed.len() >= MAX_DEPARTED {
+            self.departed.pop_front();
+        }
+        // Who it was is all that a client needs to let it go.
+        let departed = proto::ParticipantInfo {
+            metadata: String::new(),
+            attributes: Default::default(),
+            ..info.clone()
+        };
+        self.departed.push_back((step.now.unix_ms(), departed));
         self.changes.gone.push(info);
         self.changes.room = true;
     }
 
+    /// How many participants there are, or the like.
     pub(super) fn room_changed(&mut self) {
         self.changes.room = true;
+    }
+
+    /// What changed in this step is told in it, however large the room is.
+    pub(super) fn tell_at_once(&mut self) {
+        self.changes.urgent = true;
+    }
+
+    /// Whether telling everybody of every change would be too much.
+    pub(super) fn is_large(&self) -> bool {
+        self.sessions.len() > SMALL_ROOM
     }
 
     /// Everybody else that this participant may see.
@@ -99,8 +147,45 @@ impl Room {
             .collect()
     }
 
+    /// Tells what changed: in a small room at once, in a large one so that the work for each client is bounded. What
+    /// concerns tracks does not wait: clients must know a track before its media comes.
     pub(super) fn flush_updates(&mut self, step: &mut Step<'_>) {
-        let changes = std::mem::take(&mut self.changes);
+        if self.changes.is_empty() {
+            return;
+        }
+        if !self.is_large() {
+            return self.tell_each(step);
+        }
+        let publishes = |key| self.participants.get(key).is_some_and(|p| self.is_publisher(p));
+        let now = step.now.instant;
+        let urgent = self.changes.urgent || self.changes.changed.keys().any(publishes);
+        if urgent || self.changes.not_before.is_none_or(|at| at <= now) {
+            self.tell_all(step);
+            let clients = u32::try_from(self.sessions.len()).unwrap_or(u32::MAX);
+            self.changes.not_before = Some(now + PER_CLIENT * clients);
+            return;
+        }
+        for (key, told) in std::mem::take(&mut self.changes.changed) {
+            if told {
+                self.tell_itself(key, step);
+            }
+            self.changes.waiting.insert(key);
+        }
+    }
+
+    fn tell_itself(&self, key: Key, step: &mut Step<'_>) {
+        if let Some(p) = self.participants.get(&key) {
+            let participants = vec![self.participant_info(p)];
+            step.signal(p.session, Message::Update(proto::ParticipantUpdate { participants }));
+        }
+    }
+
+    /// Every client its own messages: nobody is told what it knows.
+    fn tell_each(&mut self, step: &mut Step<'_>) {
+        let mut changes = std::mem::take(&mut self.changes);
+        for key in changes.waiting {
+            changes.changed.entry(key).or_insert(false);
+        }
         let changed: Vec<_> = changes
             .changed
             .iter()
@@ -109,21 +194,6 @@ impl Room {
                 Some((*key, *told, p.permissions.hidden, self.participant_info(p)))
             })
             .collect();
-        if changed.is_empty() && changes.gone.is_empty() && !changes.room {
-            return;
-        }
-        for info in &changes.gone {
-            if self.departed.len() >= MAX_DEPARTED {
-                self.departed.pop_front();
-            }
-            // Who it was is all that a client needs to let it go.
-            let info = proto::ParticipantInfo {
-                metadata: String::new(),
-                attributes: Default::default(),
-                ..info.clone()
-            };
-            self.departed.push_back((step.now.unix_ms(), info));
-        }
         let room = self.info();
         for (key, p) in &self.participants {
             if p.session.is_none() {
@@ -142,6 +212,46 @@ impl Room {
             if changes.room {
                 step.signal(p.session, Message::RoomUpdate(proto::RoomUpdate { room: Some(room.clone()) }));
             }
+        }
+    }
+
+    /// All clients the same messages, which are made once. A client finds itself in them as well, as it is.
+    fn tell_all(&mut self, step: &mut Step<'_>) {
+        let changes = std::mem::take(&mut self.changes);
+        let mut seen = Vec::new();
+        let now: BTreeSet<Key> = changes.changed.keys().copied().collect();
+        for key in changes.waiting.union(&now) {
+            let Some(p) = self.participants.get(key) else { continue };
+            if !p.permissions.hidden {
+                seen.push(self.participant_info(p));
+            } else if changes.changed.get(key).copied().unwrap_or(false) {
+                self.tell_itself(*key, step);
+            }
+        }
+        // Who takes over an identity is not told that it left.
+        let left: HashSet<&str> = changes.gone.iter().map(|info| info.identity.as_str()).collect();
+        let (mut everybody, mut others) = (Vec::new(), Vec::new());
+        for p in self.participants.values() {
+            let Some(session) = p.session else { continue };
+            everybody.push(session);
+            if !left.contains(p.identity.as_str()) {
+                others.push(session);
+                continue;
+            }
+            let gone = changes.gone.iter().filter(|info| info.identity != p.identity).cloned().collect();
+            for participants in in_portions(gone) {
+                step.signal(p.session, Message::Update(proto::ParticipantUpdate { participants }));
+            }
+        }
+        for participants in in_portions(changes.gone.clone()) {
+            step.broadcast(&others, Message::Update(proto::ParticipantUpdate { participants }));
+        }
+        for participants in in_portions(seen) {
+            step.broadcast(&everybody, Message::Update(proto::ParticipantUpdate { participants }));
+        }
+        if changes.room {
+            let room = Some(self.info());
+            step.broadcast(&everybody, Message::RoomUpdate(proto::RoomUpdate { room }));
         }
     }
 }

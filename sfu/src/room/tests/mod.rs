@@ -4,6 +4,7 @@ mod admin;
 mod client;
 mod data;
 mod joins;
+mod large;
 mod layers;
 mod random;
 mod tracks;

@@ -195,6 +195,12 @@ impl World {
                     assert!(!self.closed.contains(&session), "a message after the close");
                     self.said.push((session, response.message.expect("a message")));
                 }
+                Effect::Broadcast { sessions, response } => {
+                    for session in sessions {
+                        assert!(!self.closed.contains(&session), "a message after the close");
+                        self.said.push((session, response.message.clone().expect("a message")));
+                    }
+                }
                 Effect::CloseSession { session } => {
                     self.clients.remove(&session);
                     self.closed.push(session);
