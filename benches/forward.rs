@@ -13,7 +13,7 @@ use sfu_media::command::{
 };
 use sfu_media::ids::{ExtSeq, Mid, Pt, Ssrc};
 use sfu_media::inbound::{InboundConfig, InboundStream};
-use sfu_media::outbound::{Forwarder, TwccSeqCounter};
+use sfu_media::outbound::{Forwarder, TwccSeqCounter, runs};
 use sfu_media::rtp::{ExtensionValues, RtpHeader};
 use sfu_media::srtp::{Profile, SrtpSeal};
 use sfu_media::tx::TxQueue;
@@ -77,11 +77,10 @@ fn forward(c: &mut Criterion) {
                     frames += 1;
                     tx.clear();
                     let start = Instant::now();
-                    for index in &released {
-                        let (meta, payload) = inbound.store().get(*index).unwrap();
-                        forwarder
-                            .forward(meta, payload, &mut seal, dst.into(), &mut twcc, &mut tx, now)
-                            .unwrap();
+                    let packets: Vec<_> =
+                        released.iter().map(|index| inbound.store().get(*index).unwrap()).collect();
+                    for run in runs(&packets) {
+                        forwarder.forward(run, &mut seal, dst.into(), &mut twcc, &mut tx, now).unwrap();
                     }
                     spent += start.elapsed();
                     done += released.len() as u64;

@@ -56,7 +56,8 @@ pub struct TxQueue {
     open: bool,
     segments: usize,
     frames: Vec<Frame>,
-    count: usize,
+    /// Bytes of each datagram, UDP and TCP, in the order of queueing.
+    sizes: Vec<usize>,
     /// What went out through the outlet since the last [`TxQueue::clear`].
     relieved: (usize, usize),
     /// Where to, from so many bytes on.
@@ -66,7 +67,7 @@ pub struct TxQueue {
 impl fmt::Debug for TxQueue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TxQueue")
-            .field("count", &self.count)
+            .field("count", &self.count())
             .field("bytes", &self.end)
             .finish_non_exhaustive()
     }
@@ -93,14 +94,14 @@ impl TxQueue {
         let Some((limit, mut outlet)) = self.outlet.take() else { return };
         outlet(self);
         self.outlet = Some((limit, outlet));
-        let relieved = (self.relieved.0 + self.count, self.relieved.1 + self.end);
+        let relieved = self.queued();
         self.clear();
         self.relieved = relieved;
     }
 
     /// Datagrams and bytes queued since the last [`TxQueue::clear`], whether they still wait or not.
     pub fn queued(&self) -> (usize, usize) {
-        (self.relieved.0 + self.count, self.relieved.1 + self.end)
+        (self.relieved.0 + self.count(), self.relieved.1 + self.end)
     }
 
     /// A slot of `max_len` bytes at the end. Write into it, then [`TxSlot::commit`]; dropping it leaves no trace.
@@ -149,12 +150,17 @@ impl TxQueue {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.count == 0
+        self.sizes.is_empty()
     }
 
     /// Datagrams that wait.
     pub fn count(&self) -> usize {
-        self.count
+        self.sizes.len()
+    }
+
+    /// Bytes of each datagram that waits, in the order of queueing.
+    pub fn sizes(&self) -> &[usize] {
+        &self.sizes
     }
 
     /// Bytes that wait.
@@ -165,7 +171,7 @@ impl TxQueue {
     /// Forgets everything, keeps the memory.
     pub fn clear(&mut self) {
         self.end = 0;
-        self.count = 0;
+        self.sizes.clear();
         self.relieved = (0, 0);
         self.runs.clear();
         self.frames.clear();
@@ -175,7 +181,7 @@ impl TxQueue {
         debug_assert!(len > 0);
         let offset = self.end;
         self.end += len;
-        self.count += 1;
+        self.sizes.push(len);
         let Remote { addr: dst, tcp } = dst;
         if let Some(connection) = tcp {
             return self.frames.push(Frame { addr: dst, connection, offset, len });
@@ -242,6 +248,7 @@ mod tests {
         assert_eq!(runs, [(1, 360, 100, 4), (1, 100, 100, 1), (2, 100, 100, 1)]);
         let sizes: Vec<_> = q.datagrams().map(|(_, d)| d.len()).collect();
         assert_eq!(sizes, [100, 100, 100, 60, 100, 100]);
+        assert_eq!(q.sizes(), sizes);
     }
 
     #[test]

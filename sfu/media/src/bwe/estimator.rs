@@ -181,19 +181,25 @@ impl Estimator {
         }
     }
 
-    /// A packet of `size` bytes on the wire (IP and UDP headers included) with the transport-wide number `number` (in
-    /// full, not its 16 bits) left. `probe`: the probe that it was sent for.
-    pub fn on_sent(&mut self, number: u64, size: usize, probe: Option<ProbeId>, now: Instant) {
+    /// Packets of these sizes on the wire (IP and UDP headers included) left, the first one with the transport-wide number
+    /// `first` (in full, not its 16 bits). `probe`: the probe that they were sent for.
+    pub fn on_sent(
+        &mut self,
+        first: u64,
+        sizes: impl ExactSizeIterator<Item = usize>,
+        probe: Option<ProbeId>,
+        now: Instant,
+    ) {
         if self.sent_at.0 != now {
             self.sent_at = (now, self.micros(now));
         }
         let at = self.sent_at.1;
+        let numbers = first..first + sizes.len() as u64;
         // No datagram is longer.
-        let size = size.min(0xffff);
-        self.log.on_sent(number, size, probe, at);
-        self.sent.on_sent(size, at);
+        let bytes = self.log.on_sent(first, sizes.map(|size| size.min(0xffff) as u32), probe, at);
+        self.sent.on_sent(bytes, at);
         if let Some(probe) = probe {
-            self.probing.on_sent(probe, number);
+            numbers.for_each(|number| self.probing.on_sent(probe, number));
         }
         self.unanswered_since.get_or_insert(at);
         if self.feedback_at.is_some() {

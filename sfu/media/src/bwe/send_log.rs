@@ -62,9 +62,25 @@ pub(super) struct SendLog {
 }
 
 impl SendLog {
-    /// A packet left at `now` µs. A number given before is ignored.
-    pub(super) fn on_sent(&mut self, number: u64, size: usize, probe: Option<ProbeId>, now: i64) {
-        let size = u32::try_from(size).unwrap_or(u32::MAX);
+    /// Packets of these sizes left at `now` µs, the first one with this number. A number given before is ignored. Returns the
+    /// bytes of all.
+    pub(super) fn on_sent(
+        &mut self,
+        first: u64,
+        sizes: impl Iterator<Item = u32>,
+        probe: Option<ProbeId>,
+        now: i64,
+    ) -> u64 {
+        let mut bytes = 0;
+        for (number, size) in (first..).zip(sizes) {
+            bytes += u64::from(size);
+            self.push(number, size, probe, now);
+        }
+        self.forget(now);
+        bytes
+    }
+
+    fn push(&mut self, number: u64, size: u32, probe: Option<ProbeId>, now: i64) {
         let next = self.next();
         if self.sent.is_empty() || number.saturating_sub(next) > MAX_GAP {
             self.clear();
@@ -88,7 +104,6 @@ impl SendLog {
             state: State::InFlight,
             upto: self.sent_bytes,
         });
-        self.forget(now);
     }
 
     /// Reads where the next packet comes to lie next to.
@@ -202,7 +217,7 @@ mod tests {
     fn matches_across_the_wrap_and_each_packet_once() {
         let mut log = SendLog::default();
         for number in 65_530..65_545 {
-            log.on_sent(number, 100, None, number as i64);
+            log.on_sent(number, [100].into_iter(), None, number as i64);
         }
         assert_eq!(log.in_flight_bytes(), 1500);
         let first = feed(&mut log, 65_530, &[(65_530, 4), (65_531, 8), (0, 12)], 70_000);
@@ -228,17 +243,17 @@ mod tests {
     #[test]
     fn forgets_by_age_and_starts_over_after_a_gap() {
         let mut log = SendLog::default();
-        log.on_sent(1, 100, None, 0);
-        log.on_sent(2, 100, None, MAX_AGE + 1);
+        log.on_sent(1, [100].into_iter(), None, 0);
+        log.on_sent(2, [100].into_iter(), None, MAX_AGE + 1);
         assert_eq!((log.first, log.sent.len(), log.in_flight_bytes()), (2, 1, 100));
-        log.on_sent(5, 100, None, MAX_AGE + 2);
-        log.on_sent(4, 50, None, MAX_AGE + 3);
-        log.on_sent(4, 50, None, MAX_AGE + 4);
+        log.on_sent(5, [100].into_iter(), None, MAX_AGE + 2);
+        log.on_sent(4, [50].into_iter(), None, MAX_AGE + 3);
+        log.on_sent(4, [50].into_iter(), None, MAX_AGE + 4);
         assert_eq!(log.in_flight_bytes(), 200);
-        log.on_sent(100_000, 100, None, MAX_AGE + 5);
+        log.on_sent(100_000, [100].into_iter(), None, MAX_AGE + 5);
         assert_eq!((log.first, log.sent.len(), log.in_flight_bytes()), (100_000, 1, 100));
         for number in 100_001..200_000 {
-            log.on_sent(number, 100, None, MAX_AGE + 6);
+            log.on_sent(number, [100].into_iter(), None, MAX_AGE + 6);
         }
         assert_eq!(log.sent.len(), MAX_PACKETS);
     }

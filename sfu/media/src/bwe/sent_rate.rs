@@ -13,11 +13,10 @@ pub(super) struct SentRate {
 }
 
 impl SentRate {
-    pub(super) fn on_sent(&mut self, size: usize, now: i64) {
+    pub(super) fn on_sent(&mut self, bytes: u64, now: i64) {
         self.advance(now);
-        let size = size as u64;
-        self.slots[self.slot.rem_euclid(SLOTS as i64) as usize] += size;
-        self.sum += size;
+        self.slots[self.slot.rem_euclid(SLOTS as i64) as usize] += bytes;
+        self.sum += bytes;
     }
 
     /// Bits per second.

@@ -8,6 +8,7 @@ use arrayvec::ArrayVec;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
+use super::Packet;
 use super::header_template::HeaderTemplate;
 use super::history::{History, MAX_AGE, Sent};
 use super::layer_selector::{Decision, LayerSelector, Look};
@@ -160,23 +161,31 @@ impl Forwarder {
         self.refer_to(stream);
     }
 
-    /// Takes a packet of any of the track's streams, and queues it for `dst` if this subscriber gets it.
+    /// So many packets of a run [`Self::forward`] takes at a time: all that are ahead of what came before; late ones may
+    /// each meet another fate.
+    pub fn step(&self, run: &[Packet<'_>]) -> usize {
+        let ahead = |(meta, _): &Packet<'_>| self.selector.is_ahead(meta) && self.rewriter.is_ahead(meta);
+        if run.first().is_some_and(ahead) { run.len() } else { 1 }
+    }
+
+    /// Takes a run of packets of any of the track's streams, see [`runs`](super::runs), and queues them for `dst` if this
+    /// subscriber gets them.
     ///
     /// # Errors
-    /// [`DropReason::CodecNotNegotiated`]; [`DropReason::LayerNotSelected`], [`DropReason::WaitingForKeyFrame`];
-    /// [`DropReason::TooOld`] for a late packet whose number is forgotten; [`DropReason::Duplicate`];
-    /// [`DropReason::RtpMalformed`] for RED that cannot be taken apart; those of [`SrtpSeal::seal_rtp`].
-    #[expect(clippy::too_many_arguments, reason = "the packet, the transport's parts, the time")]
+    /// All of them are dropped: [`DropReason::CodecNotNegotiated`]; [`DropReason::LayerNotSelected`],
+    /// [`DropReason::WaitingForKeyFrame`]; [`DropReason::TooOld`] for a late packet whose number is forgotten;
+    /// [`DropReason::Duplicate`]; [`DropReason::RtpMalformed`] for RED that cannot be taken apart. Those of
+    /// [`SrtpSeal::seal_rtp`], after which the rest is dropped.
     pub fn forward(
         &mut self,
-        meta: &PacketMeta,
-        payload: &[u8],
+        run: &[Packet<'_>],
         seal: &mut SrtpSeal,
         dst: Remote,
         twcc: &mut TwccSeqCounter,
         tx: &mut TxQueue,
         now: Instant,
     ) -> Result<(), DropReason> {
+        let [(meta, payload), others @ ..] = run else { return Ok(()) };
         let format = match self.last_format {
             Some((codec, variant, opaque, format))
                 if (codec, variant, opaque) == (meta.codec, meta.variant, meta.opaque) =>
@@ -189,8 +198,15 @@ impl Forwarder {
                 format
             }
         };
-        let payload = if format.red_primary { red::primary(payload)?.payload } else { payload };
-        let (ids, look) = match self.selector.decide(meta) {
+        if format.red_primary {
+            red::primary(payload)?;
+        }
+        let decision = self.selector.decide(meta);
+        let last = others.last().map(|(last, _)| *last);
+        if let Some(last) = last {
+            self.selector.extend(last);
+        }
+        let (ids, look) = match decision {
             Decision::Forward(look) if self.rewriter.timestamp_offset().is_some() => {
                 (self.rewriter.forward(meta), look)
             }
@@ -204,21 +220,19 @@ impl Forwarder {
             // Its decode targets are not those that the receiver has now: nothing is said of them.
             Decision::Late => (self.rewriter.forward(meta), Look { marker: meta.marker, active: None }),
             Decision::LeaveOut(reason) => {
-                self.rewriter.leave_out(meta);
+                run.iter().for_each(|(meta, _)| self.rewriter.leave_out(meta));
                 return Err(reason);
             }
             Decision::Ignore(reason) => return Err(reason),
         };
         let ids = ids.ok_or(DropReason::TooOld)?;
+        if let Some(last) = last {
+            self.rewriter.extend(meta, last);
+        }
         let Look { marker, active } = look;
         // One number is sealed once: a second packet under it would give away the key (RFC 7714 section 9.1).
-        if self.history.contains(ids.out) {
-            return Err(DropReason::Duplicate);
-        }
-        if self.history.is_too_old(ids.out) {
-            return Err(DropReason::TooOld);
-        }
-        self.history.push(&Sent {
+        self.history.check_free(ids.out, run.len())?;
+        let first = Sent {
             out: ids.out,
             stream: meta.stream,
             index: meta.index,
@@ -233,19 +247,27 @@ impl Forwarder {
             at: now,
             resent: None,
             resends: 0,
-        });
-        let header = RtpHeaderOut {
+        };
+        self.history.push(&first, others.iter().map(|(meta, _)| self.selector.marker(meta)));
+        self.first_sent.get_or_insert(now);
+        let mut header = RtpHeaderOut {
             marker,
             pt: format.pt,
             seq: ids.out.seq(),
             timestamp: ids.timestamp,
             ssrc: self.section.ssrc,
         };
-        let packet = Outgoing { header, index: ids.out, osn: None, ids, active, meta, payload };
-        let octets = self.send(&packet, seal, dst, twcc, tx, now)?;
-        self.first_sent.get_or_insert(now);
-        self.stats.packets += 1;
-        self.stats.octets += octets as u64;
+        for (index, (at, (meta, payload))) in (ids.out.0..).map(ExtSeq).zip(run.iter().enumerate()) {
+            if at > 0 {
+                header.marker = self.selector.marker(meta);
+            }
+            header.seq = index.seq();
+            let payload = if format.red_primary { red::primary(payload)?.payload } else { payload };
+            let packet = Outgoing { header, index, osn: None, ids, active, meta, payload };
+            let octets = self.send(&packet, seal, dst, twcc, tx, now)?;
+            self.stats.packets += 1;
+            self.stats.octets += octets as u64;
+        }
         Ok(())
     }
 
@@ -477,7 +499,7 @@ impl Forwarder {
         let mut slot = tx.reserve(room);
         let bytes = slot.bytes();
         let level = meta.audio_level.is_some();
-        if self.template.is_none_or(|template| template.is_with_level() != level) {
+        if self.template.as_ref().is_none_or(|template| template.is_with_level() != level) {
             self.template = HeaderTemplate::new(map, self.section.mid, level);
         }
         let header_len = match &self.template {

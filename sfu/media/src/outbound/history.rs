@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::command::MediaKind;
+use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, Pt, RtpTime};
 
 /// Packets remembered: as many as the stores keep.
@@ -82,10 +83,7 @@ impl Record {
         flag(HAS_TL0, sent.tl0_pic_idx.is_some());
         flag(HAS_FRAME, sent.frame.is_some());
         flag(MARKER, sent.marker);
-        Self {
-            out: sent.out.0 as u32,
-            index_low: sent.index.0 as u32,
-            index_high: (sent.index.0 >> 32) as u16,
+        let mut record = Self {
             picture_id: sent.picture_id.unwrap_or_default(),
             timestamp: sent.timestamp.0,
             active: sent.active.unwrap_or_default(),
@@ -96,7 +94,16 @@ impl Record {
             rtx_pt: sent.rtx_pt.map_or(0, |pt| pt.0),
             flags,
             stream_resends: sent.stream & 0x0f,
-        }
+            ..Self::default()
+        };
+        record.set_numbers(sent.out, sent.index);
+        record
+    }
+
+    fn set_numbers(&mut self, out: ExtSeq, index: ExtSeq) {
+        self.out = out.0 as u32;
+        self.index_low = index.0 as u32;
+        self.index_high = (index.0 >> 32) as u16;
     }
 
     fn has(&self, flag: u8) -> bool {
@@ -132,13 +139,43 @@ impl History {
         Self { ring: vec![Record::default(); len].into(), highest: None, epoch: now, last: (now, 0) }
     }
 
-    pub(super) fn push(&mut self, sent: &Sent) {
-        let place = self.place(sent.out);
-        if self.last.0 != sent.at {
-            self.last = (sent.at, self.ticks(sent.at));
+    /// Notes packets that differ in numbers and marker only: the first, whose numbers those of the others follow, and one for
+    /// each further marker.
+    pub(super) fn push(&mut self, first: &Sent, markers: impl Iterator<Item = bool>) {
+        if self.last.0 != first.at {
+            self.last = (first.at, self.ticks(first.at));
         }
-        self.ring[place] = Record::pack(sent, self.last.1);
-        self.highest = Some(self.highest.map_or(sent.out, |h| h.max(sent.out)));
+        let mut record = Record::pack(first, self.last.1);
+        let (mut out, mut index) = (first.out, first.index);
+        let place = self.place(out);
+        self.ring[place] = record;
+        for marker in markers {
+            (out, index) = (ExtSeq(out.0 + 1), ExtSeq(index.0 + 1));
+            record.set_numbers(out, index);
+            record.flags = record.flags & !MARKER | if marker { MARKER } else { 0 };
+            let place = self.place(out);
+            self.ring[place] = record;
+        }
+        self.highest = Some(self.highest.map_or(out, |h| h.max(out)));
+    }
+
+    /// Whether the next so many packets from `out` on may be sent under their numbers.
+    ///
+    /// # Errors
+    /// [`DropReason::Duplicate`] when one of them was used, [`DropReason::TooOld`] when that is not known any more.
+    pub(super) fn check_free(&self, out: ExtSeq, packets: usize) -> Result<(), DropReason> {
+        if self.highest.is_none_or(|highest| out > highest) {
+            return Ok(());
+        }
+        for out in (out.0..).take(packets).map(ExtSeq) {
+            if self.contains(out) {
+                return Err(DropReason::Duplicate);
+            }
+            if self.is_too_old(out) {
+                return Err(DropReason::TooOld);
+            }
+        }
+        Ok(())
     }
 
     /// Reads where the next packets' records come.
@@ -187,7 +224,7 @@ impl History {
         }
     }
 
-    pub(super) fn contains(&self, out: ExtSeq) -> bool {
+    fn contains(&self, out: ExtSeq) -> bool {
         self.ring[self.place(out)].is(out)
     }
 
@@ -255,7 +292,7 @@ mod tests {
         let mut history = History::new(MediaKind::Video, t);
         assert_eq!((history.get(ExtSeq(0)), history.contains(ExtSeq(0))), (None, false), "empty");
         for sent in [bare, full] {
-            history.push(&sent);
+            history.push(&sent, std::iter::empty());
             assert_eq!(history.get(sent.out), Some(sent));
         }
         assert!(!history.contains(ExtSeq(70_000 - 1024)) && history.is_too_old(ExtSeq(2)));
@@ -265,6 +302,18 @@ mod tests {
             history.note_resent(full.out, now);
             assert_eq!(history.get(full.out), Some(Sent { resent: Some(now), resends, ..full }));
         }
+        let (next, last) = (ExtSeq(full.out.0 + 1), ExtSeq(full.out.0 + 2));
+        assert_eq!(history.check_free(full.out, 1), Err(DropReason::Duplicate));
+        assert_eq!(history.check_free(next, 2), Ok(()));
+        let after = Sent { out: next, index: ExtSeq(full.index.0 + 1), marker: false, ..full };
+        history.push(&after, [true].into_iter());
+        assert_eq!(history.get(next), Some(after));
+        assert_eq!(
+            history.get(last),
+            Some(Sent { out: last, index: ExtSeq(after.index.0 + 1), marker: true, ..after })
+        );
+        assert_eq!(history.check_free(ExtSeq(full.out.0 - 1), 2), Err(DropReason::Duplicate));
+        assert_eq!(history.check_free(ExtSeq(3), 1), Err(DropReason::TooOld));
         history.forget(3);
         assert_eq!(history.get(full.out).map(|sent| sent.rtx_pt), Some(None));
         assert!(history.contains(full.out));

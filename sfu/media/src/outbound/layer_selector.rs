@@ -90,6 +90,17 @@ impl Seen {
         Self { last: at, highest: meta.index, max_inner: 0, max_temporal: 0, inner: [at; MAX_INNER] }
     }
 
+    fn note(&mut self, meta: &PacketMeta) {
+        let inner = inner(meta);
+        self.highest = self.highest.max(meta.index);
+        self.last = self.last.max(meta.received);
+        self.max_inner = self.max_inner.max(inner);
+        self.max_temporal = self.max_temporal.max(meta.info.temporal);
+        if let Some(at) = self.inner.get_mut(usize::from(inner)) {
+            *at = self.last;
+        }
+    }
+
     /// The highest spatial layer inside that is not dead; one that never came is dead after the same time.
     fn top(&self) -> u8 {
         let live = |at: &Instant| self.last.saturating_duration_since(*at) < DEAD_AFTER;
@@ -175,6 +186,27 @@ impl LayerSelector {
             false => self.plain.wants_key_frame(self.limits(current.stream), seen.max_inner.min(seen.top())),
         };
         wanted.then_some(current.stream)
+    }
+
+    /// Whether a packet is newer than all that were seen of its stream.
+    pub(super) fn is_ahead(&self, meta: &PacketMeta) -> bool {
+        let seen = self.streams.get(usize::from(meta.stream)).copied().flatten();
+        seen.is_none_or(|seen| meta.index > seen.highest)
+    }
+
+    /// The packet decided on last was the first of a [run](super::runs) that ends with this one: the decision is that of all.
+    pub(super) fn extend(&mut self, last: &PacketMeta) {
+        if let Some(Some(seen)) = self.streams.get_mut(usize::from(last.stream)) {
+            seen.note(last);
+        }
+    }
+
+    /// The marker of a further packet of a run that is forwarded.
+    pub(super) fn marker(&self, meta: &PacketMeta) -> bool {
+        match self.kind {
+            MediaKind::Audio => meta.marker,
+            MediaKind::Video => self.plain.marker(meta),
+        }
     }
 
     pub(super) fn decide(&mut self, meta: &PacketMeta) -> Decision {
@@ -288,14 +320,7 @@ impl LayerSelector {
         let first = slot.is_none();
         let seen = slot.get_or_insert_with(|| Seen::new(meta));
         let in_order = first || meta.index > seen.highest;
-        let inner = inner(meta);
-        seen.highest = seen.highest.max(meta.index);
-        seen.last = seen.last.max(meta.received);
-        seen.max_inner = seen.max_inner.max(inner);
-        seen.max_temporal = seen.max_temporal.max(meta.info.temporal);
-        if let Some(at) = seen.inner.get_mut(usize::from(inner)) {
-            *at = seen.last;
-        }
+        seen.note(meta);
         Some(in_order)
     }
 

@@ -6,8 +6,9 @@
 //! Forwarder::new(section, seed, now), set_target(target)
 //! Forwarder::handle_sender_report(stream, report)   the last one of each of the track's streams, if any, and each
 //!                                                   new one as it comes
-//! Forwarder::forward(meta, payload, ..)             each packet that InboundStream released, of all of the track's
-//!                                                   streams (the forwarder itself chooses among them), in that order
+//! Forwarder::forward(run, ..)                       each packet that InboundStream released, of all of the track's
+//!                                                   streams (the forwarder itself chooses among them), in that order,
+//!                                                   those of one frame together, in parts as Forwarder::step says
 //! Forwarder::skip(stream, index)                    each packet that InboundStream refused as Padding on the primary
 //!                                                   SSRC (not the ones on the RTX SSRC): closes the gap it leaves
 //! Forwarder::wants_key_frame()                      after set_target, require_key_frame, a refusal as
@@ -43,5 +44,30 @@ pub use pacer::Pacer;
 pub use reports::{NtpClock, ReceiverView};
 pub use twcc_seq::TwccSeqCounter;
 
+use crate::inbound::PacketMeta;
+
 /// Streams of one track at most: the simulcast layers.
 pub const MAX_STREAMS: usize = 4;
+
+/// What a [`PacketStore`](crate::inbound::PacketStore) gives out.
+pub type Packet<'a> = (&'a PacketMeta, &'a [u8]);
+
+/// Takes released packets apart into runs, to be decided on and numbered as one: consecutive packets of one frame that differ
+/// in their markers and payloads only. What carries a Dependency Descriptor is a run by itself.
+pub fn runs<'r, 'a>(packets: &'r [Packet<'a>]) -> impl Iterator<Item = &'r [Packet<'a>]> {
+    packets.chunk_by(|(before, _), (next, _)| continues(before, next))
+}
+
+fn continues(before: &PacketMeta, next: &PacketMeta) -> bool {
+    let of = |meta: &PacketMeta| {
+        let PacketMeta { timestamp, stream, spatial, codec, variant, clock_rate, opaque, info, .. } = meta;
+        let layers = (*stream, *spatial, info.spatial, info.temporal);
+        (*timestamp, layers, *codec, *variant, *clock_rate, *opaque, info.picture_id, info.tl0_pic_idx)
+    };
+    let plain = |meta: &PacketMeta| meta.frame.is_none() && meta.dd.is_empty();
+    next.index.0 == before.index.0 + 1
+        && !next.info.frame_start
+        && of(before) == of(next)
+        && plain(before)
+        && plain(next)
+}

@@ -74,7 +74,18 @@ impl<T: Copy + PartialEq> Pacer<T> {
 
     /// Whether a packet must wait. Without a queue it goes straight through.
     pub fn must_wait(&mut self, now: Instant) -> bool {
-        self.rate.is_some() && (self.has_waiting() || !self.is_open(now))
+        self.room(now) == 0
+    }
+
+    /// Packets may leave until so many bytes did: the one that comes to lie across the end still does, the next one must
+    /// wait. Nothing may while something waits already.
+    pub fn room(&mut self, now: Instant) -> u64 {
+        let Some(rate) = self.speed() else { return u64::MAX };
+        if self.has_waiting() {
+            return 0;
+        }
+        self.settle(now);
+        burst(rate).saturating_sub(self.debt)
     }
 
     /// Whether a retransmission must wait: it does not for video.

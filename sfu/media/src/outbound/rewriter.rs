@@ -189,6 +189,22 @@ impl Rewriter {
         Some(ids)
     }
 
+    /// Whether a packet goes before none of its stream that was dealt with.
+    pub(super) fn is_ahead(&self, meta: &PacketMeta) -> bool {
+        self.current.is_none_or(|current| current.stream != meta.stream || meta.index.0 > current.highest)
+    }
+
+    /// `first`, which got its numbers last, begins a [run](super::runs) that ends with `last`: the others' numbers follow.
+    pub(super) fn extend(&mut self, first: &PacketMeta, last: &PacketMeta) {
+        if let (Some(current), Some(sent)) = (self.current.as_mut(), self.last.as_mut())
+            && (current.stream, current.highest) == (first.stream, first.index.0)
+        {
+            current.highest = last.index.0;
+            self.next = last.index.0.wrapping_add(current.offsets.seq) + 1;
+            sent.received = last.received;
+        }
+    }
+
     /// Closes the gap that a packet of the current stream leaves. One that is late has its gap already.
     pub(super) fn leave_out(&mut self, meta: &PacketMeta) {
         if !self.skip(meta.stream, meta.index) || meta.codec != Codec::Vp8 {

@@ -155,7 +155,7 @@ impl Subscriber {
     pub(super) fn forward(&mut self, meta: &PacketMeta, payload: &[u8]) -> Result<Got, DropReason> {
         let to = SocketAddr::from(([127, 0, 0, 1], 9)).into();
         let Self { forwarder, seal, twcc, tx, .. } = self;
-        forwarder.forward(meta, payload, seal, to, twcc, tx, meta.received)?;
+        forwarder.forward(&[(meta, payload)], seal, to, twcc, tx, meta.received)?;
         Ok(self.receive())
     }
 

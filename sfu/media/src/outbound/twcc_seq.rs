@@ -32,8 +32,9 @@ impl TwccSeqCounter {
 
     /// `now` for the abs-send-time extension: seconds in 6.18 fixed point, 24 bits.
     pub fn abs_send_time(&self, now: Instant) -> u32 {
-        let micros = now.saturating_duration_since(self.epoch).as_micros();
-        ((micros << 18) / 1_000_000) as u32 & 0x00ff_ffff
+        let since = now.saturating_duration_since(self.epoch);
+        let fraction = (u64::from(since.subsec_nanos()) << 18) / 1_000_000_000;
+        ((since.as_secs() << 18 | fraction) & 0x00ff_ffff) as u32
     }
 }
 

@@ -12,14 +12,28 @@ use super::tracks::{StreamKey, TrackKey};
 use crate::command::MediaKind;
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, SeqNo};
+use crate::outbound::{Packet, runs};
 use crate::rtcp::write;
 use crate::tx::TxQueue;
 
 /// The relay's own SSRC on every transport: sender of what it reports. Outgoing streams have others.
 pub(super) const OWN_SSRC: crate::ids::Ssrc = crate::ids::Ssrc(1);
 
-/// Packets of one release that are looked up in the store once for all subscribers.
+/// Packets that are given to all subscribers before the next ones are: more are seldom released at once.
 const MAX_LOOKED_UP: usize = 64;
+/// Subscribers whose memory is asked for together.
+const MAX_TOUCHED: usize = 4;
+
+/// How many packets of a run may leave until `room` bytes did.
+fn passing(run: &[Packet<'_>], room: u64, size: impl Fn(&Packet<'_>) -> usize) -> usize {
+    let mut sent = 0;
+    let passes = |packet: &&Packet<'_>| {
+        let passes = sent < room;
+        sent += size(packet) as u64;
+        passes
+    };
+    if room == u64::MAX { run.len() } else { run.iter().take_while(passes).count() }
+}
 
 impl Shard {
     /// Gives released packets to each subscription in turn, so that a frame's packets to one receiver lie side by side in
@@ -35,54 +49,76 @@ impl Shard {
         if !self.hear(track_key, stream_key, released, now) {
             return;
         }
-        let Self { tracks, subs, peers, stats, timers, .. } = self;
-        let Some(track) = tracks.get_mut(track_key) else { return };
+        let Some(track) = self.tracks.get_mut(track_key) else { return };
         if track.policy.require_encryption {
             // What is released was found encrypted: a spell of plaintext ends.
             track.plaintext = false;
         }
+        let mut wanted = 0;
+        for released in released.chunks(MAX_LOOKED_UP) {
+            wanted |= self.fan_out_some(track_key, stream_key, released, tx, now);
+        }
+        for layer in (0..8).filter(|layer| wanted >> layer & 1 == 1) {
+            self.request_key_frame(track_key, layer, tx, now);
+        }
+    }
+
+    /// The same for a few packets. Returns the layers of which key frames are wanted, one bit each.
+    fn fan_out_some(
+        &mut self,
+        track_key: TrackKey,
+        stream_key: StreamKey,
+        released: &[ExtSeq],
+        tx: &mut TxQueue,
+        now: Instant,
+    ) -> u8 {
         let mut wanted = 0u8;
-        let Some(track) = tracks.get(track_key) else { return };
-        let Some(stream) = tracks.streams.get(stream_key) else { return };
+        let Self { tracks, subs, peers, stats, timers, .. } = self;
+        let Some(track) = tracks.get(track_key) else { return 0 };
+        let Some(stream) = tracks.streams.get(stream_key) else { return 0 };
         let store = stream.inbound.store();
         let layer = stream.layer;
         let kind = match stream.kind {
             MediaKind::Audio => Kind::Audio,
             MediaKind::Video => Kind::Video,
         };
-        // Looked up once, not for each subscriber; more than these are rare.
-        let packets: ArrayVec<_, MAX_LOOKED_UP> =
-            released.iter().take(MAX_LOOKED_UP).map(|index| store.get(*index)).collect();
+        // Looked up once, not for each subscriber.
+        let packets: ArrayVec<Packet<'_>, MAX_LOOKED_UP> =
+            released.iter().filter_map(|index| store.get(*index)).collect();
+        let runs: ArrayVec<&[Packet<'_>], MAX_LOOKED_UP> = runs(&packets).collect();
         for (at, sub_key) in track.subs.iter().enumerate() {
             tx.relieve();
-            if let Some(next) = track.subs.get(at + 1).and_then(|next| subs.get(*next)) {
-                // Its memory comes from afar while this one's packets are sealed, and all at once.
-                let peer = peers.get(next.peer).map(|peer| peer.sending.touch());
-                std::hint::black_box((next.forwarder.touch(), peer));
+            if at % MAX_TOUCHED == 0 {
+                // The memory of the next ones comes from afar all at once, not when each part of it is needed.
+                let next = track.subs.iter().skip(at).take(MAX_TOUCHED).filter_map(|next| subs.get(*next));
+                let touched = next.map(|next| {
+                    let peer = peers.get(next.peer).map_or(0, |peer| peer.touch());
+                    next.forwarder.touch().wrapping_add(peer)
+                });
+                std::hint::black_box(touched.fold(0, u64::wrapping_add));
             }
             let Some(sub) = subs.get_mut(*sub_key) else { continue };
             let Some(peer) = peers.get_mut(sub.peer) else { continue };
             let mut waits = false;
             if let Some(mut way) = peer.way(tx) {
-                for (at, index) in released.iter().enumerate() {
-                    let packet = match packets.get(at) {
-                        Some(packet) => *packet,
-                        None => store.get(*index),
+                for run in &runs {
+                    let taken = sub.takes(layer);
+                    let size =
+                        |(_, payload): &Packet<'_>| if taken { payload.len() + WIRE_OVERHEAD } else { 0 };
+                    let passing = match kind {
+                        Kind::Video => passing(run, way.sending.pacer.room(now), size),
+                        _ => run.len(),
                     };
-                    let Some(packet) = packet else { continue };
-                    if kind == Kind::Video && way.sending.pacer.must_wait(now) {
+                    let (go, wait) = run.split_at(passing);
+                    way.forward(&mut sub.forwarder, kind, go, stats, now);
+                    for packet in wait {
                         waits = true;
-                        let bytes = if sub.takes(layer) { packet.1.len() + WIRE_OVERHEAD } else { 0 };
-                        let work = Work::Packet { sub: *sub_key, stream: stream_key, layer, index: *index };
-                        if !way.sending.pacer.push(work, bytes, now) {
+                        let index = packet.0.index;
+                        let work = Work::Packet { sub: *sub_key, stream: stream_key, layer, index };
+                        if !way.sending.pacer.push(work, size(packet), now) {
                             stats.drop(DropReason::Congested);
                             sub.forwarder.require_key_frame();
                         }
-                        continue;
-                    }
-                    match way.forward(&mut sub.forwarder, kind, packet, now) {
-                        Ok(()) => stats.rtp_out += 1,
-                        Err(reason) => stats.drop(reason),
                     }
                 }
             }
@@ -94,10 +130,7 @@ impl Shard {
                 wanted |= 1 << (layer & 7);
             }
         }
-        drop(packets);
-        for layer in (0..8).filter(|layer| wanted >> layer & 1 == 1) {
-            self.request_key_frame(track_key, layer, tx, now);
-        }
+        wanted
     }
 
     /// A packet of padding only: its subscribers must not see a gap.

@@ -73,10 +73,7 @@ impl Shard {
             Work::Packet { stream, index, .. } => {
                 let Some(stream) = tracks.streams.get(stream) else { return };
                 let Some(packet) = stream.inbound.store().get(index) else { return };
-                match way.forward(&mut sub.forwarder, Kind::Video, packet, now) {
-                    Ok(()) => stats.rtp_out += 1,
-                    Err(reason) => stats.drop(reason),
-                }
+                way.forward(&mut sub.forwarder, Kind::Video, &[packet], stats, now);
             }
             Work::Skip { stream, index, .. } => {
                 if let Some(stream) = tracks.streams.get(stream) {

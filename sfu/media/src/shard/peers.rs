@@ -93,6 +93,11 @@ impl Peer {
         Some(Way { seal, dst, twcc: &mut self.twcc, sending: &mut self.sending, tx })
     }
 
+    /// Reads a bit of all that a packet to it needs, see [`Forwarder::touch`](crate::outbound::Forwarder).
+    pub(super) fn touch(&self) -> u64 {
+        self.sending.touch() + self.twcc.count() + self.transport.touch()
+    }
+
     /// Reserves the SSRCs of a new subscription for good. False when one of them was used before.
     pub(crate) fn take_ssrcs(&mut self, ssrc: Ssrc, rtx: Option<Ssrc>) -> bool {
         if rtx == Some(ssrc) || [Some(ssrc), rtx].into_iter().flatten().any(|s| self.used_ssrcs.contains(&s))

@@ -44,10 +44,7 @@ impl Shard {
                 continue;
             }
             let Some(mut way) = peer.way(tx) else { return };
-            match way.forward(&mut sub.forwarder, Kind::Video, packet, now) {
-                Ok(()) => stats.rtp_out += 1,
-                Err(reason) => stats.drop(reason),
-            }
+            way.forward(&mut sub.forwarder, Kind::Video, &[packet], stats, now);
         }
         if let Some(at) = peer.sending.pacer.poll_timeout(now) {
             timers.arm(Timer::Pace(sub.peer), at.max(now + super::connect::MIN_REST));

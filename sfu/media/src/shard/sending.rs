@@ -8,10 +8,11 @@ use crate::bwe::allocator::{Allocator, Shared};
 use crate::bwe::{Estimator, EstimatorConfig, Probe};
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, Remote, SeqNo};
-use crate::inbound::{LayerRates, PacketMeta, PacketStore};
-use crate::outbound::{Forwarder, Pacer, TwccSeqCounter};
+use crate::inbound::{LayerRates, PacketStore};
+use crate::outbound::{Forwarder, Pacer, Packet, TwccSeqCounter};
 use crate::rtcp::TwccFeedback;
 use crate::srtp::SrtpSeal;
+use crate::stats::ShardStats;
 use crate::tx::TxQueue;
 
 /// Bytes of IP and UDP headers on each datagram.
@@ -389,30 +390,31 @@ impl Sending {
         estimator + u64::from(self.pacer.has_waiting()) + u64::from(self.first_sent.is_some())
     }
 
-    /// One datagram of `bytes` left, with this transport-wide number if it had one.
-    fn sent(&mut self, number: Option<u64>, bytes: usize, kind: Kind, now: Instant) {
-        let size = bytes + IP_UDP;
+    /// Datagrams of these sizes left, the first with this transport-wide number if they have any.
+    fn sent(&mut self, first: Option<u64>, datagrams: &[usize], kind: Kind, now: Instant) {
+        let sizes = datagrams.iter().map(|bytes| bytes + IP_UDP);
+        let all = sizes.clone().sum();
         self.first_sent.get_or_insert(now);
-        self.pacer.sent(size, now);
+        self.pacer.sent(all, now);
         let layer = match kind {
             Kind::Audio => Some(0),
             Kind::Repair => Some(1),
             Kind::Video | Kind::Padding => None,
         };
         if let Some(layer) = layer {
-            self.fixed.record(layer, 0, size, now);
+            self.fixed.record(layer, 0, all, now);
         }
-        let (Some(estimator), Some(number)) = (self.estimator.as_mut(), number) else { return };
+        let (Some(estimator), Some(first)) = (self.estimator.as_mut(), first) else { return };
         let mut id = None;
         if let Some(probing) = self.probing.as_mut() {
             id = Some(probing.probe.id);
-            probing.bytes += size;
-            probing.packets += 1;
+            probing.bytes += all;
+            probing.packets += sizes.len();
             if probing.bytes >= probing.probe.min_bytes && probing.packets >= probing.probe.min_packets {
                 self.probing = None;
             }
         }
-        estimator.on_sent(number, size, id, now);
+        estimator.on_sent(first, sizes, id, now);
     }
 }
 
@@ -426,17 +428,23 @@ pub(super) struct Way<'a> {
 }
 
 impl Way<'_> {
-    /// Forwards a packet now.
+    /// Forwards a run of packets now, and counts them.
     pub(super) fn forward(
         &mut self,
         forwarder: &mut Forwarder,
         kind: Kind,
-        (meta, payload): (&PacketMeta, &[u8]),
+        run: &[Packet<'_>],
+        stats: &mut ShardStats,
         now: Instant,
-    ) -> Result<(), DropReason> {
-        self.measure(kind, now, |seal, dst, twcc, tx| {
-            forwarder.forward(meta, payload, seal, dst, twcc, tx, now)
-        })
+    ) {
+        for part in run.chunks(forwarder.step(run).max(1)) {
+            let result = self
+                .measure(kind, now, |seal, dst, twcc, tx| forwarder.forward(part, seal, dst, twcc, tx, now));
+            match result {
+                Ok(()) => stats.rtp_out += part.len() as u64,
+                Err(reason) => stats.drops[reason as usize] += part.len() as u64,
+            }
+        }
     }
 
     /// Sends a packet again now, twice where that is worth it; gives how often.
@@ -481,12 +489,12 @@ impl Way<'_> {
         now: Instant,
         send: impl FnOnce(&mut SrtpSeal, Remote, &mut TwccSeqCounter, &mut TxQueue) -> Result<(), DropReason>,
     ) -> Result<(), DropReason> {
-        let (number, len) = (self.twcc.count(), self.tx.len());
+        let (before, waiting) = (self.twcc.count(), self.tx.count());
         let result = send(self.seal, self.dst, self.twcc, self.tx);
-        let bytes = self.tx.len().saturating_sub(len);
-        if bytes > 0 {
-            let count = self.twcc.count();
-            self.sending.sent((count != number).then_some(count), bytes, kind, now);
+        let sizes = self.tx.sizes().get(waiting..).unwrap_or_default();
+        if !sizes.is_empty() {
+            let numbered = self.twcc.count() != before;
+            self.sending.sent(numbered.then_some(before + 1), sizes, kind, now);
         }
         result
     }

@@ -45,6 +45,11 @@ impl Gcm {
         Ok(Self { rtp: aead(rtp_key)?, rtp_salt, rtcp: aead(rtcp_key)?, rtcp_salt })
     }
 
+    /// Reads the salt.
+    pub(super) fn touch(&self) -> u64 {
+        u64::from(self.rtp_salt[0])
+    }
+
     /// Decrypts `body`, which ends in the tag, in place; returns the plaintext's length.
     ///
     /// After an error `body` is neither.

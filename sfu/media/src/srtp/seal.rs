@@ -31,6 +31,14 @@ impl SrtpSeal {
         self.next_rtcp = index;
     }
 
+    /// Reads a bit of what each packet needs. The key itself is the library's.
+    pub(crate) fn touch(&self) -> u64 {
+        match &self.cipher {
+            Cipher::Gcm(gcm) => gcm.touch(),
+            Cipher::Cm(_) => 0,
+        }
+    }
+
     /// Completes an SRTP packet: the header stands in `slot[..header_len]` already, its payload becomes
     /// `prefix ++ body`. Returns the datagram's length.
     ///

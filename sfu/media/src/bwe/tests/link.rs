@@ -221,7 +221,7 @@ impl Flow {
             let mut done = false;
             while *next <= now && !done {
                 let size = self.waiting.pop_front().unwrap_or(PACKET);
-                self.estimator.on_sent(self.number, size, Some(probe.id), at);
+                self.estimator.on_sent(self.number, [size].into_iter(), Some(probe.id), at);
                 out.push(Packet { flow, number: self.number, size });
                 self.number += 1;
                 *bytes += size;
@@ -238,7 +238,7 @@ impl Flow {
         while self.pacer_free <= now
             && let Some(size) = self.waiting.pop_front()
         {
-            self.estimator.on_sent(self.number, size, None::<ProbeId>, at);
+            self.estimator.on_sent(self.number, [size].into_iter(), None::<ProbeId>, at);
             out.push(Packet { flow, number: self.number, size });
             self.number += 1;
             if !self.sends_all {

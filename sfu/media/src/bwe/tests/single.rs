@@ -32,7 +32,7 @@ fn reports_control_a_client_without_transport_wide_feedback() {
         for _ in 0..100 {
             now += ms(10);
             let size = estimator.target_bps() as usize / 8 / 100;
-            estimator.on_sent(number, size, None, now);
+            estimator.on_sent(number, [size].into_iter(), None, now);
             number += 1;
         }
         estimator.on_report(lost, Some(ms(80)), now);
@@ -65,7 +65,7 @@ fn silence_halves_the_estimate_until_the_floor() {
     let mut bytes = Vec::new();
     for number in 1..=20u16 {
         now += ms(10);
-        estimator.on_sent(u64::from(number), 1000, None, now);
+        estimator.on_sent(u64::from(number), [1000].into_iter(), None, now);
         let arrival = TwccArrival { seq: number, ticks: u64::from(number) * 40 };
         bytes.clear();
         write_twcc(&mut bytes, Ssrc(1), Ssrc(2), number, number as u8, &[arrival]);
@@ -74,7 +74,7 @@ fn silence_halves_the_estimate_until_the_floor() {
     assert!(estimator.target_bps() >= config.start_bps);
     for number in 21..3000u64 {
         now += ms(10);
-        estimator.on_sent(number, 1000, None, now);
+        estimator.on_sent(number, [1000].into_iter(), None, now);
         if estimator.poll_timeout().is_some_and(|at| at <= now) {
             estimator.handle_timeout(now);
         }
@@ -134,7 +134,7 @@ proptest! {
             match step {
                 Step::Sent { skip, size, probe: of_probe } => {
                     number = number.wrapping_add(skip);
-                    estimator.on_sent(number, size, probe.filter(|_| of_probe), now);
+                    estimator.on_sent(number, [size].into_iter(), probe.filter(|_| of_probe), now);
                 }
                 Step::Feedback { base, arrivals } => {
                     let mut seq = base;
@@ -178,7 +178,7 @@ fn fifties(estimator: &mut Estimator, rounds: u64, mut timed: impl FnMut(&mut dy
         for _ in 0..50 {
             now += Duration::from_micros(3333);
             arrivals.push(TwccArrival { seq: number as u16, ticks: number * 3333 / 250 });
-            estimator.on_sent(number, 1200, None, now);
+            estimator.on_sent(number, [1200].into_iter(), None, now);
             number += 1;
         }
         feedback.clear();
@@ -202,7 +202,7 @@ fn allocates_nothing_once_warm() {
         let info = allocation_counter::measure(|| {
             for _ in 0..5000 {
                 now += ms(3);
-                estimator.on_sent(number, 1200, None, now);
+                estimator.on_sent(number, [1200].into_iter(), None, now);
                 number += 1;
             }
         });

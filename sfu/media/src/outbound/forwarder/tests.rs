@@ -2,6 +2,7 @@ use super::*;
 use crate::command::TrackPolicy;
 use crate::ids::RtpTime;
 use crate::inbound::{InboundConfig, InboundStream};
+use crate::outbound::runs;
 use crate::outbound::test_kit::{
     RTX_SSRC, SSRC, Subscriber, inner, key, ms, params, start, temporal, video, vp8_payload,
 };
@@ -520,5 +521,116 @@ proptest! {
         max_temporal in 0u8..2,
     ) {
         run(&frames, first_index, repair, encrypted, max_temporal)?;
+    }
+}
+
+/// A frame of a stream, and what happens before it.
+#[derive(Debug, Clone)]
+struct Step {
+    stream: u8,
+    packets: usize,
+    key: bool,
+    temporal: u8,
+    switch_up: bool,
+    /// Packets of padding before it, and packets that never come.
+    skipped: u64,
+    lost: u64,
+    /// It comes after the next frame.
+    late: bool,
+    /// The release goes on with the next frame.
+    joined: bool,
+    target: Option<(u8, u8)>,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let order = (any::<bool>(), prop::bool::weighted(0.1), any::<bool>());
+    let gaps = (prop_oneof![4 => Just(0), 1 => 1..3u64], prop_oneof![4 => Just(0), 1 => 1..3u64]);
+    let target = prop::option::weighted(0.1, (0..3u8, 0..3u8));
+    ((0..2u8, 1..6usize, prop::bool::weighted(0.2), 0..3u8), order, gaps, target).prop_map(
+        |((stream, packets, key, temporal), (switch_up, late, joined), (skipped, lost), target)| Step {
+            stream,
+            packets,
+            key,
+            temporal: if key { 0 } else { temporal },
+            switch_up,
+            skipped,
+            lost,
+            late,
+            joined,
+            target,
+        },
+    )
+}
+
+proptest! {
+    /// A run is only a shorter way to the same bytes.
+    #[test]
+    fn runs_go_out_as_their_packets_would_one_by_one(steps in prop::collection::vec(step(), 1..60), seed: u64) {
+        let (mut whole, mut singly) = (Subscriber::vp8(seed), Subscriber::vp8(seed));
+        let mut next = [1000u64, 70_000];
+        let mut skips = Vec::new();
+        let mut frames = Vec::new();
+        for (at, step) in steps.iter().enumerate() {
+            let index = &mut next[usize::from(step.stream)];
+            *index += step.lost;
+            let padding: Vec<_> = (0..step.skipped).map(|n| ExtSeq(*index + n)).collect();
+            *index += step.skipped;
+            let frame: Vec<_> = (0..step.packets).map(|n| {
+                let mut meta = temporal(video(step.stream, *index + n as u64, at as u32 * 3000, at as u64 * 33), step.temporal);
+                let (first, last) = (n == 0, n + 1 == step.packets);
+                (meta.info.frame_start, meta.info.frame_end, meta.marker) = (first, last, last);
+                meta.info.key_frame = step.key;
+                meta.info.switch_up = step.switch_up;
+                let payload = vp8_payload(&mut meta, 500 + at as u16, at as u8, &[n as u8; 20]);
+                (meta, payload)
+            }).collect();
+            *index += step.packets as u64;
+            skips.push(padding);
+            frames.push(frame);
+        }
+        for at in 1..frames.len() {
+            if steps[at - 1].late {
+                frames.swap(at - 1, at);
+            }
+        }
+        let to = std::net::SocketAddr::from(([127, 0, 0, 1], 9)).into();
+        let mut released: Vec<(&PacketMeta, &[u8])> = Vec::new();
+        for (at, frame) in frames.iter().enumerate() {
+            let now = start() + ms(at as u64 * 33);
+            for sub in [&mut whole, &mut singly] {
+                if let Some((spatial, temporal)) = steps[at].target {
+                    sub.target(spatial, temporal);
+                }
+                skips[at].iter().for_each(|index| sub.forwarder.skip(steps[at].stream, *index));
+            }
+            released.extend(frame.iter().map(|(meta, payload)| (meta, &payload[..])));
+            if steps[at].joined && at + 1 < frames.len() {
+                continue;
+            }
+            let mut refused = [Vec::new(), Vec::new()];
+            for run in runs(&released) {
+                for part in run.chunks(whole.forwarder.step(run)) {
+                    let Subscriber { forwarder, seal, twcc, tx, .. } = &mut whole;
+                    if let Err(reason) = forwarder.forward(part, seal, to, twcc, tx, now) {
+                        refused[0].extend(part.iter().map(|(meta, _)| (meta.index, reason)));
+                    }
+                }
+            }
+            for packet in &released {
+                let Subscriber { forwarder, seal, twcc, tx, .. } = &mut singly;
+                if let Err(reason) = forwarder.forward(&[*packet], seal, to, twcc, tx, now) {
+                    refused[1].push((packet.0.index, reason));
+                }
+            }
+            released.clear();
+            prop_assert_eq!(&refused[0], &refused[1]);
+            let [a, b] = [&mut whole, &mut singly].map(|sub| {
+                let sent: Vec<_> = sub.tx.datagrams().map(|(_, bytes)| bytes.to_vec()).collect();
+                sub.tx.clear();
+                let forwarder = &sub.forwarder;
+                (sent, forwarder.stats(), forwarder.highest_sent(), forwarder.wants_key_frame(), forwarder.current_stream())
+            });
+            prop_assert_eq!(a, b);
+        }
     }
 }

@@ -99,9 +99,12 @@ impl PlainLayers {
     }
 
     fn forward(&self, meta: &PacketMeta) -> Verdict {
-        // With the layers above left out, the picture ends here.
-        let ends = meta.info.frame_end && inner(meta) == self.inner;
-        Verdict::Forward { marker: meta.marker || ends, active: None }
+        Verdict::Forward { marker: self.marker(meta), active: None }
+    }
+
+    /// Whether a packet that is forwarded ends the picture: with the layers above left out it may end before.
+    pub(super) fn marker(&self, meta: &PacketMeta) -> bool {
+        meta.marker || meta.info.frame_end && inner(meta) == self.inner
     }
 
     /// Whether its encoder shows no place to go up.
