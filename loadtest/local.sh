@@ -17,4 +17,4 @@ value() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" "$folder/ready.json"; }
 command=$1
 shift
 LIVEKIT_API_KEY=$(value api_key) LIVEKIT_API_SECRET=$(value api_secret) "$bin/loadtest" "$command" --url "$(value ws)" \
-  --relay-metrics "$(value metrics)" --relay-pid "$host" "$@"
+  --relay-metrics "$(value metrics)" "$@"

@@ -5,6 +5,7 @@
 //! the messages themselves are not encrypted, and the job holds the API key: agents belong on a network of their own, or
 //! behind a tunnel.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,11 +23,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::client::BotPlan;
 use crate::measure::{Second, Tally};
 use crate::media::stamp::StampClock;
-use crate::run::{Outcome, Progress, RelaySource, Share, Target, run};
+use crate::run::{Outcome, Progress, RelaySource, Share, Target, plans, run};
 use crate::scenario::Scenario;
-use crate::token::ApiKey;
+use crate::token::Entry;
 
 /// Longest line: the tally of some ten thousand streams.
 const MAX_LINE: u64 = 512 << 20;
@@ -34,6 +36,8 @@ const MAX_LINE: u64 = 512 << 20;
 const MAX_HELLO: u64 = 4096;
 /// How long an answer may take where nothing has to be done for it.
 const ANSWER: Duration = Duration::from_secs(5);
+/// The agents' tokens are good for so much longer than the run.
+const SPARE: Duration = Duration::from_secs(3600);
 /// Times that the clocks are compared; the quickest answer counts.
 const CLOCK_ROUNDS: usize = 20;
 
@@ -50,7 +54,8 @@ struct Proof {
 #[derive(Serialize, Deserialize)]
 struct Job {
     url: String,
-    key: ApiKey,
+    /// One for each participant of the share, by identity.
+    tokens: HashMap<String, String>,
     local: Option<Ipv4Addr>,
     threads: usize,
     scenario: Scenario,
@@ -160,8 +165,8 @@ async fn serve_one(stream: TcpStream, secret: &str, say: &impl Fn(&str)) -> anyh
         Some(local) => local,
         None => crate::run::local_towards(&job.url)?,
     };
-    let target =
-        Target { url: job.url, key: job.key, local, threads: job.threads, relay: RelaySource::default() };
+    let entry = Entry::Tokens(job.tokens);
+    let target = Target { url: job.url, entry, local, threads: job.threads, relay: RelaySource::default() };
     let (stop, stopped) = watch::channel(false);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let running = run(&target, &job.scenario, job.share, job.offset_ns, stopped, move |p| {
@@ -236,14 +241,20 @@ pub async fn run_together(
     let seen = Arc::new(Mutex::new(vec![Seen::default(); lines.len()]));
     let mut tasks = Vec::new();
     for (index, (address, mut line, offset_ns)) in lines.into_iter().enumerate() {
+        let share = Share { tester: index as u32 + 1, ..share };
+        let length = scenario.ramp.get() + scenario.settle.get() + scenario.duration.get();
+        let token = |plan: BotPlan| {
+            let token = target.entry.token(&plan.room, &plan.identity, length + SPARE)?;
+            Some((plan.identity, token))
+        };
         let job = Job {
             url: target.url.clone(),
-            key: target.key.clone(),
+            tokens: plans(scenario, share).into_iter().filter_map(token).collect(),
             // Each agent finds the address from which it reaches the server.
             local: target.local.is_loopback().then_some(target.local),
             threads: target.threads,
             scenario: scenario.clone(),
-            share: Share { tester: index as u32 + 1, ..share },
+            share,
             offset_ns,
         };
         line.send(&ToAgent::Run(Box::new(job))).await.with_context(|| format!("agent {address}"))?;

@@ -5,7 +5,6 @@
 #![forbid(unsafe_code)]
 
 pub mod agent;
-pub mod bot;
 pub mod capacity;
 pub mod client;
 pub mod measure;

@@ -12,7 +12,8 @@ use loadtest::measure::Kind;
 use loadtest::report::{Objectives, Report};
 use loadtest::run::{Share, Target, run};
 use loadtest::scenario::{Resolution, Role, Scenario, Span};
-use support::{Harm, Host, Proxy, measure, near, scenario};
+use loadtest::token::{ApiKey, Entry};
+use support::{Harm, Host, KEY, Proxy, measure, near, scenario};
 
 /// One run at a time: each wants its share of the machine.
 fn alone() -> MutexGuard<'static, ()> {
@@ -109,7 +110,7 @@ fn what_keeps_everybody_out_is_named() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let mut target = host.target();
-    target.key.secret = "another secret".to_owned();
+    target.entry = Entry::Key(ApiKey { name: KEY.to_owned(), secret: "another secret".to_owned() });
     let refused = |target: &Target| {
         let run = run(target, &scenario, Share::whole(), 0, stopped.clone(), |_| {});
         format!("{:#}", runtime.block_on(run).unwrap_err())

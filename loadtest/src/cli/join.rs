@@ -1,10 +1,11 @@
 //! `loadtest join`: one participant that plays recordings, to see whether a relay carries a call.
 
+use std::io::Write as _;
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
-use loadtest::bot::{Participant, ParticipantConfig};
+use anyhow::Context as _;
+use loadtest::client::{Visit, join};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -26,20 +27,18 @@ pub(crate) struct Args {
     /// Seconds to stay.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Local address of the media sockets.
-    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
-    local: Ipv4Addr,
+    /// Local address of the media sockets. Without it the one that the system would use to reach the server.
+    #[arg(long)]
+    local: Option<Ipv4Addr>,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { url, token, key, video, audio, seconds, local } = args;
-    let config = ParticipantConfig { url, token, passphrase: key, video, audio, local };
-    let mut participant = Participant::join(config).await?;
-    let start = Instant::now();
-    for second in 1..=seconds {
-        participant.run_until(start + Duration::from_secs(second)).await?;
-        println!("{}", serde_json::to_string(&participant.report())?);
-    }
-    participant.leave().await?;
+    let local = super::run::local_address(&url, local)?;
+    let visit = Visit { url, token, passphrase: key, video, audio, local };
+    join(visit, seconds, |report| {
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(report)?).context("cannot write the report")
+    })
+    .await?;
     Ok(ExitCode::SUCCESS)
 }

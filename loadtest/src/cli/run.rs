@@ -9,7 +9,7 @@ use loadtest::agent::run_together;
 use loadtest::report::{Objectives, Report, html, junit, summary};
 use loadtest::run::{Outcome, Progress, RelaySource, Share, Target, run as run_share};
 use loadtest::scenario::{READY, Resolution, Role, Scenario, Span};
-use loadtest::token::ApiKey;
+use loadtest::token::{ApiKey, Entry};
 use tokio::sync::watch;
 
 use super::progress::View;
@@ -140,20 +140,22 @@ pub(crate) struct Args {
 
 impl Server {
     pub(crate) fn target(&self) -> anyhow::Result<Target> {
-        if !self.url.starts_with("ws://") && !self.url.starts_with("wss://") {
-            bail!("--url {} begins with neither ws:// nor wss://", self.url);
-        }
         Ok(Target {
             url: self.url.clone(),
-            key: ApiKey { name: self.api_key.clone(), secret: self.api_secret.clone() },
-            local: match self.local {
-                Some(local) => local,
-                None => loadtest::run::local_towards(&self.url)?,
-            },
+            entry: Entry::Key(ApiKey { name: self.api_key.clone(), secret: self.api_secret.clone() }),
+            local: local_address(&self.url, self.local)?,
             threads: self.threads,
             relay: RelaySource { metrics: self.relay_metrics.clone(), pid: self.relay_pid },
         })
     }
+}
+
+/// The local address of the media sockets: what was asked for, or the one that leads to the server.
+pub(crate) fn local_address(url: &str, asked: Option<Ipv4Addr>) -> anyhow::Result<Ipv4Addr> {
+    if !url.starts_with("ws://") && !url.starts_with("wss://") {
+        bail!("--url {url} begins with neither ws:// nor wss://");
+    }
+    asked.map_or_else(|| loadtest::run::local_towards(url), Ok)
 }
 
 impl What {

@@ -10,12 +10,13 @@ use str0m::media::{MediaKind, Mid, Pt, Rid, Simulcast, SimulcastLayer};
 use str0m::rtp::{ExtensionValues, RtpWrite};
 
 use super::transport::Transport;
-use crate::bot::{FrameCryptor, FrameKind};
 use crate::measure::{Board, Window};
+use crate::media::recording::Recording;
 use crate::media::speech::{self, Dice, Speaker, Voice};
 use crate::media::stamp::{MAX_LAYERS, Stamp, StampClock};
-use crate::media::trace::{TracePlayer, period};
+use crate::media::trace::{TraceFrame, TracePlayer, period};
 use crate::media::vp8::{Descriptor, packetize};
+use crate::media::{FrameCryptor, FrameKind};
 use crate::scenario::Layer;
 
 /// Track ids of the bot's own choosing.
@@ -37,6 +38,7 @@ struct Audio {
     mid: Option<Mid>,
     sid: Option<String>,
     speaker: Speaker,
+    recording: Option<Recording>,
     dice: Dice,
     due: Instant,
     voice: Voice,
@@ -49,10 +51,37 @@ struct Audio {
     rtp_base: u32,
 }
 
+/// Where a layer's frames come from.
+enum Camera {
+    /// Only the sizes are real; what is inside is made up.
+    Trace(TracePlayer),
+    /// Frames that a decoder shows.
+    Recording(Recording),
+}
+
+impl Camera {
+    fn next_frame(&mut self) -> (TraceFrame, Option<&'static [u8]>) {
+        match self {
+            Camera::Trace(player) => (player.next_frame(), None),
+            Camera::Recording(recording) => {
+                let (frame, bytes) = recording.next_picture();
+                (frame, Some(bytes))
+            }
+        }
+    }
+
+    fn want_key(&mut self) {
+        match self {
+            Camera::Trace(player) => player.want_key(),
+            Camera::Recording(recording) => recording.restart(),
+        }
+    }
+}
+
 struct VideoLayer {
     rid: Option<Rid>,
     spec: Layer,
-    player: TracePlayer,
+    camera: Camera,
     on: bool,
     due: Instant,
     number: u32,
@@ -82,12 +111,16 @@ pub(crate) struct Publisher {
     filling: Arc<[u8]>,
     offered: bool,
     flows: bool,
+    /// Frames sent, on all layers.
+    pub(crate) frames: u64,
 }
 
 /// What a publisher is made of.
 pub(crate) struct PublisherSpec {
     pub(crate) speaker: Option<Speaker>,
     pub(crate) layers: Option<&'static [Layer]>,
+    /// Plays recordings instead of frames that are stamped to be measured.
+    pub(crate) recorded: bool,
     pub(crate) cryptor: Option<Arc<FrameCryptor>>,
     pub(crate) clock: StampClock,
     pub(crate) window: Window,
@@ -105,6 +138,7 @@ impl Publisher {
             mid: None,
             sid: None,
             speaker,
+            recording: spec.recorded.then(Recording::audio),
             due: now,
             voice: Voice::Silence,
             changes: VecDeque::new(),
@@ -115,13 +149,17 @@ impl Publisher {
             rtp_base: dice.roll() as u32,
             dice: Dice::new(spec.seed ^ 1),
         });
+        let recorded = spec.recorded;
         let video = spec.layers.map(|layers| {
             let start = dice.roll() as usize;
             let single = layers.len() == 1;
             let layer = |(index, spec): (usize, &Layer)| VideoLayer {
                 rid: RIDS.get(index).filter(|_| !single).map(|rid| Rid::from(*rid)),
                 spec: *spec,
-                player: TracePlayer::new(spec.bitrate, spec.fps, start % 10_000),
+                camera: match recorded {
+                    true => Camera::Recording(Recording::video()),
+                    false => Camera::Trace(TracePlayer::new(spec.bitrate, spec.fps, start % 10_000)),
+                },
                 on: true,
                 due: now,
                 number: 0,
@@ -145,6 +183,7 @@ impl Publisher {
             filling: spec.filling,
             offered: false,
             flows: false,
+            frames: 0,
         }
     }
 
@@ -194,7 +233,7 @@ impl Publisher {
         board.key_frames_wanted += 1;
         for layer in &mut video.layers {
             if request.rid.is_none() || layer.rid == request.rid {
-                layer.player.want_key();
+                layer.camera.want_key();
             }
         }
     }
@@ -209,7 +248,7 @@ impl Publisher {
         for (layer, wanted) in video.layers.iter_mut().zip(wanted) {
             let on = wanted || (single && any);
             if on && !layer.on {
-                layer.player.want_key();
+                layer.camera.want_key();
                 layer.due = now;
             }
             layer.on = on;
@@ -286,7 +325,7 @@ impl Publisher {
             let size = if speaks { speech::speech_bytes(&mut audio.dice, SPEECH_BITRATE) } else { 0 };
             audio.number = audio.number.wrapping_add(1);
             audio.spoken = audio.spoken.wrapping_add(u32::from(speaks));
-            let mut stamp = Stamp {
+            let stamp = Stamp {
                 clock_ns: self.clock.at(now),
                 number: audio.number,
                 depends: 0,
@@ -297,8 +336,11 @@ impl Publisher {
                 layers: 1,
                 sent: [0; MAX_LAYERS],
             };
-            // Opus in one 20 ms frame, full band.
-            let frame = fill(&mut stamp, &[0x78], size, &mut audio.sent, &self.filling);
+            let frame = match &mut audio.recording {
+                Some(recording) => recording.next_frame().to_vec(),
+                // Opus in one 20 ms frame, full band.
+                None => fill(stamp, &[0x78], size, &mut audio.sent, &self.filling),
+            };
             let frame = seal(&self.cryptor, &mut self.iv, FrameKind::Opus, frame);
             let ext = ExtensionValues {
                 audio_level: Some(if speaks { -25 } else { -127 }),
@@ -306,6 +348,7 @@ impl Publisher {
                 ..ExtensionValues::default()
             };
             audio.seq += 1;
+            self.frames += 1;
             let rtp = audio.rtp_base.wrapping_add((at.as_micros() * 48 / 1000) as u32);
             let (second, counts) = (board.now(), self.window.holds(now));
             second.sent_packets += u64::from(counts);
@@ -329,7 +372,7 @@ impl Publisher {
             }
             let step = period(layer.spec.fps);
             layer.due = if now > due + LATE { now + step } else { due + step };
-            let frame = layer.player.next_frame();
+            let (frame, recorded) = layer.camera.next_frame();
             layer.number = layer.number.wrapping_add(1);
             if frame.temporal == 0 {
                 layer.tl0 = layer.tl0.wrapping_add(1);
@@ -354,10 +397,17 @@ impl Publisher {
                 layers: layers as u8,
                 sent,
             };
-            let mut bytes = Vec::with_capacity(frame.size.max(header) + 64);
-            bytes.extend_from_slice(clear);
-            stamp.write(&mut bytes);
-            pad(&mut bytes, frame.size, number, &self.filling);
+            let bytes = match recorded {
+                Some(bytes) => bytes.to_vec(),
+                None => {
+                    let mut bytes = Vec::with_capacity(frame.size.max(header) + 64);
+                    bytes.extend_from_slice(clear);
+                    stamp.write(&mut bytes);
+                    pad(&mut bytes, frame.size, number, &self.filling);
+                    bytes
+                }
+            };
+            self.frames += 1;
             let bytes = seal(&self.cryptor, &mut self.iv, FrameKind::Vp8, bytes);
             let Some(layer) = video.layers.get_mut(index) else { continue };
             let since = due.saturating_duration_since(self.epoch);
@@ -414,7 +464,7 @@ fn clear_header(key: bool, layer: Layer) -> [u8; 10] {
 }
 
 /// A whole frame of one layer: clear header, stamp, filling.
-fn fill(stamp: &mut Stamp, clear: &[u8], size: usize, sent: &mut u64, filling: &[u8]) -> Vec<u8> {
+fn fill(mut stamp: Stamp, clear: &[u8], size: usize, sent: &mut u64, filling: &[u8]) -> Vec<u8> {
     let size = size.max(clear.len() + Stamp::len(usize::from(stamp.layers)));
     *sent += size as u64;
     if let Some(slot) = stamp.sent.first_mut() {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use super::assembler::Assembler;
 use super::dist::Dist;
 use super::tally::{Board, Kind, StreamResult};
-use crate::bot::{CryptorError, FrameCryptor, FrameKind};
 use crate::media::speech::PACKET;
 use crate::media::stamp::{Stamp, StampClock};
+use crate::media::{CryptorError, FrameCryptor, FrameKind};
 
 /// A packet that has not come, resent or not, this long after it was missed, is lost.
 pub const LOST_AFTER: Duration = Duration::from_secs(1);
@@ -130,6 +130,11 @@ impl Meter {
     /// Whether anything could be shown so far.
     pub fn has_shown(&self) -> bool {
         self.result.came
+    }
+
+    /// What arrived so far.
+    pub fn so_far(&self) -> &StreamResult {
+        &self.result
     }
 
     fn stop_watching(&mut self, now: Instant) {

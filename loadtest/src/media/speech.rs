@@ -94,6 +94,11 @@ impl Speaker {
         speaker
     }
 
+    /// Somebody who never stops.
+    pub fn steady() -> Self {
+        Self { now: Voice::Speech, until: Duration::MAX, ..Self::new(0, 0, 1, 0.0) }
+    }
+
     /// What the microphone does at `at` of the schedule, and until when. `at` must not go back.
     pub fn at(&mut self, at: Duration) -> (Voice, Duration) {
         while at >= self.until {

@@ -16,13 +16,13 @@ use tokio::sync::watch;
 pub use self::local::local_towards;
 pub use self::plan::{Share, plans};
 pub use self::relay::{RelaySample, RelaySource, RelayUse, relay_use};
-use crate::bot::FrameCryptor;
-use crate::client::Context;
+use crate::client::{Context, Play};
 use crate::measure::{Board, Second, Tally, Window};
+use crate::media::FrameCryptor;
 use crate::media::speech::Dice;
 use crate::media::stamp::StampClock;
 use crate::scenario::Scenario;
-use crate::token::ApiKey;
+use crate::token::Entry;
 
 /// Time from the start of the threads to the first join.
 const LEAD: Duration = Duration::from_millis(300);
@@ -38,8 +38,8 @@ const FILES_MORE: u64 = 200;
 pub struct Target {
     /// `ws://` or `wss://` address of the server.
     pub url: String,
-    /// Key that signs the bots' tokens.
-    pub key: ApiKey,
+    /// Where the bots' tokens come from.
+    pub entry: Entry,
     /// Local address of the media sockets.
     pub local: Ipv4Addr,
     /// Threads; 0 is one per core.
@@ -139,7 +139,8 @@ pub async fn run(
         let board = Arc::new(Mutex::new(Board::default()));
         let context = Context {
             url: target.url.clone(),
-            key: target.key.clone(),
+            entry: target.entry.clone(),
+            play: Play::Stamped,
             local: target.local,
             cryptor: cryptor.clone(),
             clock: StampClock::start(offset_ns),

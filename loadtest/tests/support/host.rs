@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
 use loadtest::run::{RelaySource, Target};
-use loadtest::token::ApiKey;
+use loadtest::token::{ApiKey, Entry};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use sfu::config::SfuConfig;
 use sfu::{ControlTls, Relay};
@@ -17,7 +17,7 @@ use sfu_control::token::Secret;
 use signaling::Server;
 use signaling::config::{Config, Limits, MetricsConfig, Pem, RelayConfig};
 
-const KEY: &str = "testkey";
+pub const KEY: &str = "testkey";
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// The relay names this address, on which a proxy listens, where one is asked for.
 const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
@@ -108,10 +108,16 @@ impl Host {
         Self { url, metrics, media, named, stop: Some(stop), thread: Some(thread) }
     }
 
+    /// A token for a room.
+    pub fn token(&self, room: &str, identity: &str) -> String {
+        let key = ApiKey { name: KEY.into(), secret: SECRET.into() };
+        key.token(room, identity, Duration::from_secs(60))
+    }
+
     pub fn target(&self) -> Target {
         Target {
             url: self.url.clone(),
-            key: ApiKey { name: KEY.into(), secret: SECRET.into() },
+            entry: Entry::Key(ApiKey { name: KEY.into(), secret: SECRET.into() }),
             local: Ipv4Addr::LOCALHOST,
             threads: 1,
             relay: RelaySource { metrics: Some(self.metrics.clone()), pid: None },

@@ -7,7 +7,7 @@ use loadtest::report::{Objectives, Report};
 use loadtest::run::{Progress, Share, run};
 use loadtest::scenario::{Role, Scenario, Span};
 
-pub use host::Host;
+pub use host::{Host, KEY};
 pub use proxy::{Harm, Proxy};
 
 pub fn scenario(rooms: u32, role: Role, seconds: u64) -> Scenario {

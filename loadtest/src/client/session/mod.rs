@@ -1,6 +1,7 @@
 //! One bot's visit from join to leave, and its comings and goings.
 
 mod remotes;
+mod report;
 mod signals;
 
 use std::collections::{BTreeMap, HashMap};
@@ -14,30 +15,44 @@ use str0m::{Event, IceConnectionState};
 use tokio::sync::watch;
 use tokio::time::{sleep_until, timeout};
 
+pub use self::report::{VisitReport, VisitStream};
 use super::publish::{Publisher, PublisherSpec};
 use super::transport::Transport;
 use super::view::Wish;
-use crate::bot::signal::{Request, Response, SignalClient};
-use crate::bot::{FrameCryptor, SignalError};
+use crate::client::signal::{Request, Response, SignalClient, SignalError};
 use crate::measure::{Board, Join, JoinOutcome, Kind, Meter, Window};
 use crate::media::speech::{Dice, Speaker};
 use crate::media::stamp::StampClock;
+use crate::media::{FrameCryptor, recording};
 use crate::scenario::Role;
-use crate::token::ApiKey;
+use crate::token::Entry;
 
 /// Joining that takes longer has failed.
-const JOIN_TIME: Duration = Duration::from_secs(15);
+pub(super) const JOIN_TIME: Duration = Duration::from_secs(15);
+/// Each join has a token of its own.
+const TOKEN_LIFE: Duration = Duration::from_secs(6 * 3600);
 /// How often lost packets are given up and pictures that stand still are noticed.
 const TICK: Duration = Duration::from_millis(100);
 /// After a disconnect that nobody asked for a client tries again.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// What bots send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Play {
+    /// Frames with stamps, from which the others measure. What the server refuses ends the visit.
+    Stamped,
+    /// Recordings, which anybody can see and hear. What the server refuses is kept for the report.
+    Recorded,
+}
+
 /// What the bots of a thread share.
 pub struct Context {
     /// `ws://` or `wss://` address of the server.
     pub url: String,
-    /// Key that signs the bots' tokens.
-    pub key: ApiKey,
+    /// Where their tokens come from.
+    pub entry: Entry,
+    /// What they send.
+    pub play: Play,
     /// Local address of the media sockets.
     pub local: Ipv4Addr,
     /// The end-to-end encryption; without it frames go in clear.
@@ -121,7 +136,7 @@ async fn visit(plan: &BotPlan, context: &Context, seed: u64, leave_at: Instant) 
         failed => {
             let why = match failed {
                 Ok(Err(error)) => error,
-                _ => format!("no answer within {} s", JOIN_TIME.as_secs()),
+                _ => no_answer(),
             };
             context.board().joins.push(Join {
                 outcome: JoinOutcome::Failed(why),
@@ -158,7 +173,7 @@ enum Wake {
     Stop,
 }
 
-struct Session<'a> {
+pub(super) struct Session<'a> {
     plan: &'a BotPlan,
     context: &'a Context,
     signal: SignalClient,
@@ -168,24 +183,30 @@ struct Session<'a> {
     came: u64,
     tracks_by_mid: BTreeMap<String, String>,
     by_ssrc: HashMap<Ssrc, String>,
+    /// Identities by the server's ids.
+    others: BTreeMap<String, String>,
+    refusals: Vec<String>,
     speaker: Option<String>,
     start: Instant,
     connected_at: Instant,
     admitted_at: Instant,
     subscriber_up: bool,
     join: Option<Join>,
+    next_tick: Instant,
     ping_every: Duration,
+    next_ping: Instant,
     own_sid: String,
 }
 
 impl<'a> Session<'a> {
-    async fn connect(
+    pub(super) async fn connect(
         plan: &'a BotPlan,
         context: &'a Context,
         seed: u64,
         start: Instant,
     ) -> Result<Self, String> {
-        let token = context.key.token(&plan.room, &plan.identity, Duration::from_secs(6 * 3600));
+        let token = context.entry.token(&plan.room, &plan.identity, TOKEN_LIFE);
+        let token = token.ok_or("there is no token for this participant")?;
         let mut signal = SignalClient::connect(&context.url, &token).await.map_err(|e| reason(&e))?;
         let connected_at = Instant::now();
         let join = match signal.next().await.map_err(|e| reason(&e))? {
@@ -198,16 +219,23 @@ impl<'a> Session<'a> {
             Transport::new(context.local, plan.role.link, seed)
                 .map_err(|error| format!("a socket of the tester: {error}"))
         };
-        let layers = plan.role.video.map(|video| video.layers(plan.role.simulcast));
+        let recorded = context.play == Play::Recorded;
+        let layers = plan.role.video.map(|video| match recorded {
+            true => recording::LAYERS,
+            false => video.layers(plan.role.simulcast),
+        });
         let publishes = plan.role.audio || layers.is_some();
         let publisher = match publishes {
             true => {
                 let (member, members) = plan.voice;
-                let speaker =
-                    plan.role.audio.then(|| Speaker::new(plan.room_seed, member, members, plan.role.muted));
+                let speaker = plan.role.audio.then(|| match recorded {
+                    true => Speaker::steady(),
+                    false => Speaker::new(plan.room_seed, member, members, plan.role.muted),
+                });
                 let spec = PublisherSpec {
                     speaker,
                     layers,
+                    recorded,
                     cryptor: context.cryptor.clone(),
                     clock: context.clock,
                     window: context.window,
@@ -219,6 +247,7 @@ impl<'a> Session<'a> {
             }
             false => None,
         };
+        let ping_every = Duration::from_secs(u64::try_from(join.ping_interval).unwrap_or(0).clamp(1, 60));
         let mut session = Self {
             plan,
             context,
@@ -229,13 +258,17 @@ impl<'a> Session<'a> {
             came: 0,
             tracks_by_mid: BTreeMap::new(),
             by_ssrc: HashMap::new(),
+            others: BTreeMap::new(),
+            refusals: Vec::new(),
             speaker: None,
             start,
             connected_at,
             admitted_at,
             subscriber_up: false,
             join: None,
-            ping_every: Duration::from_secs(u64::try_from(join.ping_interval).unwrap_or(0).clamp(1, 60)),
+            next_tick: admitted_at + TICK,
+            ping_every,
+            next_ping: admitted_at + ping_every,
             own_sid: join.participant.map(|p| p.sid).unwrap_or_default(),
         };
         {
@@ -249,34 +282,32 @@ impl<'a> Session<'a> {
         Ok(session)
     }
 
-    /// Takes part until `leave_at`. An error is the reason of a disconnect.
-    async fn run(&mut self, leave_at: Instant) -> Result<(), String> {
+    /// Takes part until `leave_at`; may be called again then. An error is the reason of a disconnect.
+    pub(super) async fn run(&mut self, leave_at: Instant) -> Result<(), String> {
         let mut stop = self.context.stop.clone();
         let mut events = Vec::new();
-        let mut next_tick = self.admitted_at + TICK;
-        let mut next_ping = self.admitted_at + self.ping_every;
         let mut mutes = Vec::new();
         loop {
             let now = Instant::now();
             if now >= leave_at {
                 return Ok(());
             }
-            if self.join.is_none() && now > self.start + JOIN_TIME {
+            if self.join.is_none() && self.refusals.is_empty() && now > self.start + JOIN_TIME {
                 return Err(format!(
                     "no media path within {} s: is the relay's UDP port open from here, and its advertised address right?",
                     JOIN_TIME.as_secs()
                 ));
             }
-            if now >= next_tick {
-                next_tick = now + TICK;
+            if now >= self.next_tick {
+                self.next_tick = now + TICK;
                 self.tick(now);
             }
-            if now >= next_ping {
-                next_ping = now + self.ping_every;
+            if now >= self.next_ping {
+                self.next_ping = now + self.ping_every;
                 let ping = proto::Ping { timestamp: unix_ms(), rtt: 0 };
                 self.signal.send(Request::PingReq(ping)).await.map_err(|e| reason(&e))?;
             }
-            let mut wake = leave_at.min(next_tick).min(next_ping);
+            let mut wake = leave_at.min(self.next_tick).min(self.next_ping);
             if let Some(publisher) = &mut self.publisher {
                 let due = publisher.send_due(now, &mut self.context.board(), &mut mutes);
                 publisher.transport.advance(now, &mut events).map_err(|e| media(&e))?;
@@ -379,7 +410,7 @@ impl<'a> Session<'a> {
     }
 
     /// Puts what was measured on the board, and says goodbye.
-    async fn finish(mut self, disconnected: Option<String>) {
+    pub(super) async fn finish(mut self, disconnected: Option<String>) {
         let now = Instant::now();
         let tracks: Vec<String> = self.remotes.keys().cloned().collect();
         for track in tracks {
@@ -415,6 +446,10 @@ impl<'a> Session<'a> {
         // The server notices a goodbye that does not arrive by itself.
         let _ = timeout(Duration::from_secs(2), self.signal.leave()).await;
     }
+}
+
+pub(super) fn no_answer() -> String {
+    format!("no answer within {} s", JOIN_TIME.as_secs())
 }
 
 fn micros(from: Instant, to: Instant) -> u64 {

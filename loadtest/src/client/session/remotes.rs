@@ -9,8 +9,7 @@ use str0m::media::KeyframeRequestKind;
 use str0m::rtp::RtpPacket;
 
 use super::{Remote, Session, micros};
-use crate::bot::SignalError;
-use crate::bot::signal::Request;
+use crate::client::signal::{Request, SignalError};
 use crate::client::view::{Tile, wishes};
 use crate::measure::{Kind, Meter};
 
@@ -66,6 +65,7 @@ impl Session<'_> {
             if participant.sid == self.own_sid {
                 continue;
             }
+            self.others.retain(|sid, _| *sid != participant.sid);
             let left = participant.state == proto::participant_info::State::Disconnected as i32;
             let has = |sid: &String| !left && participant.tracks.iter().any(|track| track.sid == *sid);
             let gone: Vec<String> = self
@@ -80,6 +80,7 @@ impl Session<'_> {
             if left {
                 continue;
             }
+            self.others.insert(participant.sid.clone(), participant.identity);
             for track in participant.tracks {
                 let kind = match proto::TrackType::try_from(track.r#type) {
                     Ok(proto::TrackType::Audio) => Kind::Audio,

@@ -1,14 +1,15 @@
 //! What a bot says to the service, and what it does about what the service says.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use livekit_protocol as proto;
 use proto::VideoQuality;
 
 use super::{Session, media, reason};
-use crate::bot::signal::{Request, Response};
-use crate::bot::{SignalError, tracks_by_mid};
+use crate::client::Play;
 use crate::client::publish::{AUDIO, VIDEO};
+use crate::client::signal::{Request, Response, SignalError};
 use crate::media::stamp::MAX_LAYERS;
 
 impl Session<'_> {
@@ -117,7 +118,10 @@ impl Session<'_> {
                 return Err(format!("the server ended the session: {:?}", leave.reason()));
             }
             Response::RequestResponse(response) if response.reason != 0 => {
-                return Err(format!("the server refused a request: {}", response.message));
+                if self.context.play == Play::Stamped {
+                    return Err(format!("the server refused a request: {}", response.message));
+                }
+                self.refusals.push(response.message);
             }
             _ => {}
         }
@@ -138,4 +142,22 @@ impl Session<'_> {
         }
         publisher.on_wanted(&update.track_sid, wanted, now);
     }
+}
+
+/// The track id of each section, from `a=msid:STREAM TRACK`.
+fn tracks_by_mid(sdp: &str) -> BTreeMap<String, String> {
+    let mut tracks = BTreeMap::new();
+    let (mut mid, mut track) = (None, None);
+    for line in sdp.lines().chain(["m="]) {
+        if line.starts_with("m=") {
+            if let (Some(mid), Some(track)) = (mid.take(), track.take()) {
+                tracks.insert(mid, track);
+            }
+        } else if let Some(value) = line.strip_prefix("a=mid:") {
+            mid = Some(value.to_owned());
+        } else if let Some(value) = line.strip_prefix("a=msid:") {
+            track = value.split_whitespace().nth(1).map(str::to_owned);
+        }
+    }
+    tracks
 }

@@ -1,8 +1,14 @@
-//! Media to publish: recorded VP8 and Opus frames in IVF files, played in a loop.
+//! Recorded VP8 and Opus frames in IVF files, played in a loop.
+
+use super::trace::TraceFrame;
+use crate::scenario::Layer;
+
+/// What [`Recording::video`] shows.
+pub(crate) static LAYERS: &[Layer] = &[Layer { width: 320, height: 180, bitrate: 160_000, fps: 15 }];
 
 /// A recorded stream.
 #[derive(Debug)]
-pub(crate) struct Source {
+pub(crate) struct Recording {
     frames: Vec<&'static [u8]>,
     next: usize,
 }
@@ -10,7 +16,7 @@ pub(crate) struct Source {
 static VIDEO: &[u8] = include_bytes!("../../media/pattern.vp8.ivf");
 static AUDIO: &[u8] = include_bytes!("../../media/tone.opus.ivf");
 
-impl Source {
+impl Recording {
     /// 320x180 test pattern, 15 frames a second, one key frame in four seconds.
     pub(crate) fn video() -> Self {
         Self { frames: ivf_frames(VIDEO), next: 0 }
@@ -26,6 +32,14 @@ impl Source {
         let frame = self.frames[self.next];
         self.next = (self.next + 1) % self.frames.len();
         frame
+    }
+
+    /// The same, with what a sender of VP8 has to say about it.
+    pub(crate) fn next_picture(&mut self) -> (TraceFrame, &'static [u8]) {
+        let bytes = self.next_frame();
+        // RFC 6386 section 9.1: the lowest bit of the frame tag is 0 in key frames.
+        let key = bytes.first().is_some_and(|tag| tag & 1 == 0);
+        (TraceFrame { key, temporal: 0, depends: u16::from(!key), size: bytes.len() }, bytes)
     }
 
     /// Goes on with the key frame at the start: what a key-frame request asks for.
@@ -53,10 +67,10 @@ mod tests {
 
     #[test]
     fn recordings_are_whole() {
-        let video = Source::video();
+        let video = Recording::video();
         assert_eq!(video.frames.len(), 60);
         assert_eq!(video.frames[0][0] & 1, 0, "the first frame is a key frame");
         assert!(video.frames[1..].iter().all(|f| f[0] & 1 == 1));
-        assert_eq!(Source::audio().frames.len(), 101);
+        assert_eq!(Recording::audio().frames.len(), 101);
     }
 }

@@ -12,7 +12,7 @@ pub(crate) use proto::signal_response::Message as Response;
 
 /// Why there is no signalling, or no more.
 #[derive(Debug, thiserror::Error)]
-pub enum SignalError {
+pub(crate) enum SignalError {
     /// The service refused: the token does not grant it, or it is not there to grant it. The text is the service's.
     #[error("the service refused the connection with status {status}: {message}")]
     Refused {

@@ -1,0 +1,81 @@
+//! One participant that anybody can watch: it plays recordings and says each second what it receives.
+
+use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::anyhow;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use super::session::{BotPlan, Context, JOIN_TIME, Play, Session, no_answer};
+pub use super::session::{VisitReport, VisitStream};
+use crate::measure::{Board, Window};
+use crate::media::FrameCryptor;
+use crate::media::stamp::StampClock;
+use crate::scenario::{Resolution, Role};
+use crate::token::Entry;
+
+/// How the participant joins.
+#[derive(Debug, Clone)]
+pub struct Visit {
+    /// `ws://` or `wss://` address of the signalling service.
+    pub url: String,
+    /// Access token.
+    pub token: String,
+    /// Passphrase of the end-to-end encryption. `None` sends frames in clear.
+    pub passphrase: Option<String>,
+    /// Publish the recorded video.
+    pub video: bool,
+    /// Publish the recorded audio.
+    pub audio: bool,
+    /// Local address of the media sockets.
+    pub local: Ipv4Addr,
+}
+
+/// Joins the room that the token names, stays for so many seconds, and reports each of them.
+///
+/// # Errors
+/// When the service refuses or cannot be reached, no media path comes up, or the session is lost; or `each` fails.
+pub async fn join(
+    visit: Visit,
+    seconds: u64,
+    mut each: impl FnMut(&VisitReport) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let Visit { url, token, passphrase, video, audio, local } = visit;
+    let start = Instant::now();
+    let end = start + Duration::from_secs(seconds);
+    // The sender lives until the end: nobody stops it early.
+    let (_stop, stop) = watch::channel(false);
+    let context = Context {
+        url,
+        entry: Entry::Tokens([(String::new(), token)].into()),
+        play: Play::Recorded,
+        local,
+        cryptor: passphrase.as_deref().map(|passphrase| Arc::new(FrameCryptor::from_passphrase(passphrase))),
+        clock: StampClock::start(0),
+        window: Window { start, end },
+        epoch: start,
+        end,
+        board: Arc::new(Mutex::new(Board::default())),
+        filling: Arc::default(),
+        stop,
+    };
+    let plan = BotPlan {
+        room: String::new(), // the token names both
+        identity: String::new(),
+        role: Arc::new(Role::speaking(1, video.then_some(Resolution::P180), audio)),
+        join_at: Duration::ZERO,
+        room_seed: 0,
+        seed: 0,
+        voice: (0, 1),
+    };
+    let connected = timeout(JOIN_TIME, Session::connect(&plan, &context, 0, start)).await;
+    let mut session = connected.map_err(|_| anyhow!(no_answer()))?.map_err(|error| anyhow!(error))?;
+    for second in 1..=seconds {
+        session.run(start + Duration::from_secs(second)).await.map_err(|error| anyhow!(error))?;
+        each(&session.report())?;
+    }
+    session.finish(None).await;
+    Ok(())
+}
