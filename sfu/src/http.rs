@@ -14,6 +14,7 @@ use livekit_protocol as proto;
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
 use sfu_control::messages::{ErrorCode, Refusal};
+use sfu_control::process::ProcessMetrics;
 use sfu_control::token::Claims;
 
 use crate::node::{Node, refusal};
@@ -23,6 +24,7 @@ use crate::node::{Node, refusal};
 struct Shared {
     node: Arc<Node>,
     metrics: PrometheusHandle,
+    process: ProcessMetrics,
 }
 
 /// The relay's HTTP API.
@@ -34,7 +36,7 @@ pub fn router(node: Arc<Node>, metrics: PrometheusHandle) -> Router {
         .route("/healthz", get(|| async { "ok" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(render))
-        .with_state(Shared { node, metrics })
+        .with_state(Shared { node, metrics, process: ProcessMetrics::new() })
 }
 
 #[derive(Serialize)]
@@ -103,7 +105,8 @@ async fn ready(State(shared): State<Shared>) -> Response {
 
 async fn render(State(shared): State<Shared>) -> Response {
     shared.metrics.run_upkeep();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], shared.metrics.render()).into_response()
+    let text = shared.metrics.render() + &shared.process.render();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
 }
 
 fn authorise(node: &Node, headers: &HeaderMap) -> Result<Claims, Refused> {

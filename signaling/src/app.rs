@@ -9,6 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use metrics_exporter_prometheus::PrometheusHandle;
 use sfu_control::link::{Link, LinkState};
+use sfu_control::process::ProcessMetrics;
 use sfu_control::token::Verifier;
 use tokio::sync::{mpsc, watch};
 use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     pub(crate) audit: Option<Audit>,
     pub(crate) metrics: Option<PrometheusHandle>,
+    pub(crate) process: ProcessMetrics,
     /// True once the process is stopping.
     pub(crate) stopping: watch::Receiver<bool>,
     /// Cloned by each session; when all clones are gone, so are the sessions.
@@ -134,8 +136,8 @@ async fn ready(State(app): State<App>) -> Response {
 async fn show_metrics(State(app): State<App>) -> Response {
     match &app.metrics {
         Some(handle) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], handle.render())
-                .into_response()
+            let text = handle.render() + &app.process.render();
+            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
         }
         None => (StatusCode::NOT_FOUND, "no metrics recorder is installed").into_response(),
     }

@@ -96,6 +96,7 @@ impl Server {
             limits: config.limits.clone(),
             audit: writer.as_ref().map(audit::Writer::handle),
             metrics,
+            process: sfu_control::process::ProcessMetrics::new(),
             stopping: stopping.clone(),
             alive: alive.downgrade(),
         });

@@ -198,6 +198,8 @@ async fn metrics_count_what_happens() {
         "curtain_signaling_relay_link_up 1",
         "curtain_signaling_joins_total{outcome=\"accepted\"} 1",
         "curtain_signaling_joins_total{outcome=\"unauthenticated\"} 1",
+        "# TYPE process_cpu_seconds_total counter",
+        "# TYPE process_resident_memory_bytes gauge",
     ] {
         assert!(text.contains(line), "{line} is missing in\n{text}");
     }

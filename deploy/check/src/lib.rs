@@ -124,11 +124,11 @@ pub struct Selector {
     pub labels: Vec<(String, Vec<String>)>,
 }
 
-/// The metrics of Curtain in a PromQL expression.
+/// The metrics of Curtain, and those that every process has, in a PromQL expression.
 pub fn selectors(expression: &str) -> Vec<Selector> {
     let mut found = Vec::new();
     let mut rest = expression;
-    while let Some(start) = rest.find("curtain_") {
+    while let Some(start) = ["curtain_", "process_"].iter().filter_map(|prefix| rest.find(prefix)).min() {
         rest = &rest[start..];
         let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap_or(rest.len());
         let name = rest[..end].to_owned();
@@ -155,7 +155,8 @@ mod tests {
 
     #[test]
     fn selectors_are_found_with_their_labels() {
-        let found = selectors(r#"sum(rate(curtain_a_total{reason=~"x|y", shard="0"}[5m])) / curtain_b > 1"#);
+        let found =
+            selectors(r#"sum(rate(curtain_a_total{reason=~"x|y", shard="0"}[5m])) / curtain_b > process_c"#);
         let label = |name: &str, values: &[&str]| {
             (name.to_owned(), values.iter().map(|v| (*v).to_owned()).collect::<Vec<_>>())
         };
@@ -167,6 +168,7 @@ mod tests {
                     labels: vec![label("reason", &["x", "y"]), label("shard", &["0"])]
                 },
                 Selector { name: "curtain_b".to_owned(), labels: vec![] },
+                Selector { name: "process_c".to_owned(), labels: vec![] },
             ]
         );
     }

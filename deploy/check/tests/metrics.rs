@@ -12,6 +12,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use sfu::config::SfuConfig;
 use sfu::{ControlTls, Relay};
 use sfu_control::messages::ErrorCode;
+use sfu_control::process::ProcessMetrics;
 use sfu_control::tls::{DEV_SERVER_NAME, DevPki};
 use sfu_media::drop_reason::DropReason;
 use signaling::Config;
@@ -116,7 +117,14 @@ fn exported() -> Exported {
         edge.stop().await;
     });
     runtime.shutdown_background();
-    collector.0.lock().unwrap().clone()
+    let mut exported = collector.0.lock().unwrap().clone();
+    // These come from the system, not through the recorder; both services write them in the same way.
+    let process = ProcessMetrics::new().render();
+    let types = process.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split_once(' '));
+    exported.described.extend(
+        types.map(|(name, kind)| (name.to_owned(), if kind == "counter" { "counter" } else { "gauge" })),
+    );
+    exported
 }
 
 /// Why a selector can match nothing that the services export.
