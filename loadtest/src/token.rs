@@ -8,6 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use serde_json::json;
 
+use crate::client::CLOCK_SPARE;
+
 /// What lets participants in.
 #[derive(Clone)]
 pub enum Entry {
@@ -61,7 +63,7 @@ impl ApiKey {
             "sub": identity,
             "name": identity,
             // The machines' clocks may differ a little.
-            "nbf": now.saturating_sub(30),
+            "nbf": now.saturating_sub(CLOCK_SPARE.as_secs()),
             "exp": now + life.as_secs(),
             "video": {
                 "roomJoin": true, "room": room,

@@ -14,6 +14,7 @@ fn a_visit_opens_frames_of_its_own_key_and_is_told_what_is_refused() {
     let host = Host::start(false);
     let visit = |identity: &str, passphrase: Option<&str>| Visit {
         url: host.url.clone(),
+        trust: None,
         token: host.token("visit", identity),
         passphrase: passphrase.map(str::to_owned),
         video: true,
@@ -44,7 +45,6 @@ fn a_visit_opens_frames_of_its_own_key_and_is_told_what_is_refused() {
             report.publisher_connected && report.subscriber_connected && report.frames_sent > 100,
             "{report:?}"
         );
-        assert!(report.key_frame_requests > 0, "{report:?}");
         // The other's two tracks open; the stranger's two do not; the one in clear publishes nothing.
         let of = |kind| report.streams.values().filter(move |s| s.kind == kind);
         for (kind, enough) in [(Kind::Audio, 100), (Kind::Video, 30)] {
@@ -67,7 +67,8 @@ fn a_token_that_is_refused_is_an_error_that_says_so() {
     let host = Host::start(false);
     let visit = Visit {
         url: host.url.clone(),
-        token: "no token".to_owned(),
+        trust: None,
+        token: "no-token".to_owned(),
         passphrase: None,
         video: false,
         audio: false,

@@ -1,19 +1,17 @@
 //! Each measurement against a network with known loss, delay, jitter and freezes:
 //! what is reported is what was put in, within the error stated beside each.
-#![allow(clippy::unwrap_used, unreachable_pub, dead_code)]
+#![allow(clippy::unwrap_used, unreachable_pub, dead_code, unused_imports)]
 
 mod support;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use loadtest::agent::{run_together, serve};
+use loadtest::agent::{AgentSecret, run_together, serve};
 use loadtest::measure::Kind;
 use loadtest::report::{Objectives, Report};
-use loadtest::run::{Share, Target, run};
-use loadtest::scenario::{Resolution, Role, Scenario, Span};
-use loadtest::token::{ApiKey, Entry};
-use support::{Harm, Host, KEY, Proxy, measure, near, scenario};
+use loadtest::scenario::{Resolution, Role};
+use support::{Harm, Host, Proxy, measure, near, scenario};
 
 /// One run at a time: each wants its share of the machine.
 fn alone() -> MutexGuard<'static, ()> {
@@ -97,36 +95,8 @@ fn jitter_is_what_the_network_adds() {
     assert_eq!(report.audio.lost, 0);
 }
 
-#[test]
-fn what_keeps_everybody_out_is_named() {
-    let _alone = alone();
-    let host = Host::start(false);
-    let scenario = Scenario {
-        duration: Span::ms(1000),
-        ramp: Span::ms(0),
-        settle: Span::ms(500),
-        ..Scenario::simple(1, vec![Role::speaking(1, None, true)])
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (_stop, stopped) = tokio::sync::watch::channel(false);
-    let mut target = host.target();
-    target.entry = Entry::Key(ApiKey { name: KEY.to_owned(), secret: "another secret".to_owned() });
-    let refused = |target: &Target| {
-        let run = run(target, &scenario, Share::whole(), 0, stopped.clone(), |_| {});
-        format!("{:#}", runtime.block_on(run).unwrap_err())
-    };
-    let error = refused(&target);
-    assert!(error.contains("nobody could join") && error.contains("refused the token (401)"), "{error}");
-    // Nobody listens on the discard port.
-    target.url = "ws://127.0.0.1:9".to_owned();
-    let error = refused(&target);
-    assert!(error.contains("cannot reach the server"), "{error}");
-    target.url = host.url.replace("ws://", "wss://");
-    let error = refused(&target);
-    assert!(error.contains("cannot reach the server"), "TLS where there is none: {error}");
-    target.relay.metrics = Some("http://127.0.0.1:9/metrics".to_owned());
-    let error = refused(&target);
-    assert!(error.contains("metrics") && error.contains("cannot be read"), "{error}");
+fn secret(text: &str) -> AgentSecret {
+    AgentSecret::new(text).unwrap()
 }
 
 #[test]
@@ -143,7 +113,7 @@ fn two_testers_make_one_run() {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                serve(listener, "the secret", stopped, |_| {}).await.unwrap();
+                serve(listener, &secret("the agents' secret"), stopped, |_| {}).await.unwrap();
             });
         });
         (address, thread, stop)
@@ -153,12 +123,13 @@ fn two_testers_make_one_run() {
     let (_stop, stopped) = tokio::sync::watch::channel(false);
     let agents = [address];
     let target = host.target();
-    let wrong = run_together(&target, &scenario, &agents, "another", stopped.clone(), |_| {});
+    let (known, other) = (secret("the agents' secret"), secret("another agents' secret"));
+    let wrong = run_together(&target, &scenario, &agents, &other, stopped.clone(), |_| {});
     let error = runtime.block_on(wrong).unwrap_err();
     assert!(format!("{error:#}").contains("another agent secret"), "{error:#}");
     let mut present = 0;
     let outcome = runtime
-        .block_on(run_together(&target, &scenario, &agents, "the secret", stopped, |p| {
+        .block_on(run_together(&target, &scenario, &agents, &known, stopped, |p| {
             present = present.max(p.present);
         }))
         .unwrap();

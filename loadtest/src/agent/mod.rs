@@ -1,29 +1,25 @@
 //! Several testers together: an agent waits on each machine, one coordinator gives each its share of a run, and adds up
 //! what they saw.
 //!
-//! One connection a run, messages as lines of JSON. Each end proves that it knows the agents' secret before anything else;
-//! the messages themselves are not encrypted, and the job holds the API key: agents belong on a network of their own, or
-//! behind a tunnel.
+//! One connection a run, encrypted and proved (see [`line`]), messages as lines of JSON. Agents get a token for each of their
+//! participants, never the API key.
+
+mod line;
 
 use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use ring::hmac;
-use ring::rand::{SecureRandom, SystemRandom};
-use serde::de::DeserializeOwned;
+use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::client::BotPlan;
+pub use self::line::AgentSecret;
+use self::line::{Door, Line, connect};
+use crate::client::{BotPlan, Trust};
 use crate::measure::{Second, Tally};
 use crate::media::stamp::StampClock;
 use crate::run::{Outcome, Progress, RelaySource, Share, Target, plans, run};
@@ -32,8 +28,8 @@ use crate::token::Entry;
 
 /// Longest line: the tally of some ten thousand streams.
 const MAX_LINE: u64 = 512 << 20;
-/// Longest line before the other end has proved itself.
-const MAX_HELLO: u64 = 4096;
+/// Longest line while clocks are compared.
+const MAX_TIME: u64 = 4096;
 /// How long an answer may take where nothing has to be done for it.
 const ANSWER: Duration = Duration::from_secs(5);
 /// The agents' tokens are good for so much longer than the run.
@@ -42,18 +38,11 @@ const SPARE: Duration = Duration::from_secs(3600);
 const CLOCK_ROUNDS: usize = 20;
 
 #[derive(Serialize, Deserialize)]
-struct Challenge {
-    nonce: String,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Proof {
-    proof: String,
-}
-
-#[derive(Serialize, Deserialize)]
 struct Job {
     url: String,
+    tls: bool,
+    /// In PEM: one that the operator trusts besides those of the agent's system.
+    authority: Option<String>,
     /// One for each participant of the share, by identity.
     tokens: HashMap<String, String>,
     local: Option<Ipv4Addr>,
@@ -81,75 +70,35 @@ enum FromAgent {
     Failed(String),
 }
 
-struct Line {
-    reader: BufReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
-}
-
-impl Line {
-    fn new(stream: TcpStream) -> Self {
-        // Where it cannot be set, comparing clocks is a little less exact.
-        let _ = stream.set_nodelay(true);
-        let (reader, writer) = stream.into_split();
-        Self { reader: BufReader::new(reader), writer }
-    }
-
-    async fn send(&mut self, message: &impl Serialize) -> anyhow::Result<()> {
-        let mut text = serde_json::to_vec(message)?;
-        text.push(b'\n');
-        Ok(self.writer.write_all(&text).await?)
-    }
-
-    async fn receive<T: DeserializeOwned>(&mut self, most: u64) -> anyhow::Result<T> {
-        let mut text = Vec::new();
-        let length = (&mut self.reader).take(most).read_until(b'\n', &mut text).await?;
-        ensure!(length > 0, "the other end closed the connection");
-        ensure!(text.ends_with(b"\n"), "a line is too long or was cut");
-        Ok(serde_json::from_slice(&text)?)
-    }
-
-    /// Both ends prove that they know the secret. The labels keep an answer from being given back as a question.
-    async fn prove(&mut self, secret: &str, own: &str, theirs: &str) -> anyhow::Result<()> {
-        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
-        let mut nonce = [0; 32];
-        SystemRandom::new().fill(&mut nonce).map_err(|_| anyhow::anyhow!("no randomness"))?;
-        let nonce = STANDARD.encode(nonce);
-        self.send(&Challenge { nonce: nonce.clone() }).await?;
-        let asked: Challenge = self.receive(MAX_HELLO).await?;
-        let answer = hmac::sign(&key, format!("{own} {}", asked.nonce).as_bytes());
-        self.send(&Proof { proof: STANDARD.encode(answer) }).await?;
-        let given: Proof = self.receive(MAX_HELLO).await?;
-        let given = STANDARD.decode(given.proof).context("the proof is damaged")?;
-        let expected = format!("{theirs} {nonce}");
-        hmac::verify(&key, expected.as_bytes(), &given)
-            .map_err(|_| anyhow::anyhow!("the other end has another agent secret"))
-    }
-}
-
 /// Serves coordinators, one run at a time, until `stop`.
 ///
 /// # Errors
-/// The address cannot be opened.
+/// There is no certificate to be had, or no more connections.
 pub async fn serve(
     listener: TcpListener,
-    secret: &str,
+    secret: &AgentSecret,
     mut stop: watch::Receiver<bool>,
     say: impl Fn(&str),
 ) -> anyhow::Result<()> {
+    let door = Door::new()?;
     loop {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => accepted?,
             _ = stop.wait_for(|stop| *stop) => return Ok(()),
         };
-        if let Err(error) = serve_one(stream, secret, &say).await {
+        if let Err(error) = serve_one(stream, &door, secret, &say).await {
             say(&format!("a coordinator's run ended: {error:#}"));
         }
     }
 }
 
-async fn serve_one(stream: TcpStream, secret: &str, say: &impl Fn(&str)) -> anyhow::Result<()> {
-    let mut line = Line::new(stream);
-    timeout(ANSWER, line.prove(secret, "agent", "coordinator")).await.context("no proof in time")??;
+async fn serve_one(
+    stream: TcpStream,
+    door: &Door,
+    secret: &AgentSecret,
+    say: &impl Fn(&str),
+) -> anyhow::Result<()> {
+    let mut line = timeout(ANSWER, door.accept(stream, secret)).await.context("no proof in time")??;
     let job = loop {
         match timeout(ANSWER, line.receive(MAX_LINE)).await.context("no job in time")?? {
             ToAgent::Time => {
@@ -160,16 +109,18 @@ async fn serve_one(stream: TcpStream, secret: &str, say: &impl Fn(&str)) -> anyh
             ToAgent::Stop => return Ok(()),
         }
     };
-    say(&format!("running a share of {}", job.scenario.name));
-    let local = match job.local {
+    let Job { url, tls, authority, tokens, local, threads, scenario, share, offset_ns } = *job;
+    say(&format!("running a share of {}", scenario.name));
+    let local = match local {
         Some(local) => local,
-        None => crate::run::local_towards(&job.url)?,
+        None => crate::run::local_towards(&url)?,
     };
-    let entry = Entry::Tokens(job.tokens);
-    let target = Target { url: job.url, entry, local, threads: job.threads, relay: RelaySource::default() };
+    let trust = tls.then(|| Trust::new(authority)).transpose()?;
+    let relay = RelaySource::default();
+    let target = Target { url, trust, entry: Entry::Tokens(tokens), local, threads, relay };
     let (stop, stopped) = watch::channel(false);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-    let running = run(&target, &job.scenario, job.share, job.offset_ns, stopped, move |p| {
+    let running = run(&target, &scenario, share, offset_ns, stopped, move |p| {
         let (packets, bytes) = (p.second.packets, p.second.bytes);
         // The coordinator may have gone.
         let _ = tell.send(FromAgent::Progress {
@@ -180,13 +131,12 @@ async fn serve_one(stream: TcpStream, secret: &str, say: &impl Fn(&str)) -> anyh
         });
     });
     tokio::pin!(running);
-    let mut end = [0; 64];
     let outcome = loop {
         tokio::select! {
             outcome = &mut running => break outcome,
             Some(progress) = told.recv() => line.send(&progress).await?,
             // The only word that may come now is to stop; so does a coordinator that goes.
-            _ = line.reader.read(&mut end) => {
+            () = line.anything() => {
                 let _ = stop.send(true);
                 break running.await;
             }
@@ -215,7 +165,7 @@ pub async fn run_together(
     target: &Target,
     scenario: &Scenario,
     agents: &[String],
-    secret: &str,
+    secret: &AgentSecret,
     stop: watch::Receiver<bool>,
     mut progress: impl FnMut(&Progress),
 ) -> anyhow::Result<Outcome> {
@@ -228,14 +178,12 @@ pub async fn run_together(
             connected.with_context(|| format!("agent {address} does not answer"))?.with_context(|| {
                 format!("agent {address} cannot be reached: does `loadtest agent` run there?")
             })?;
-        let mut line = Line::new(stream);
         let ready = async {
-            timeout(ANSWER, line.prove(secret, "coordinator", "agent"))
-                .await
-                .context("no proof in time")??;
-            compare_clocks(&mut line).await
+            let mut line = timeout(ANSWER, connect(stream, secret)).await.context("no proof in time")??;
+            let offset_ns = compare_clocks(&mut line).await?;
+            anyhow::Ok((line, offset_ns))
         };
-        let offset_ns = ready.await.with_context(|| format!("agent {address}"))?;
+        let (line, offset_ns) = ready.await.with_context(|| format!("agent {address}"))?;
         lines.push((address, line, offset_ns));
     }
     let seen = Arc::new(Mutex::new(vec![Seen::default(); lines.len()]));
@@ -249,6 +197,8 @@ pub async fn run_together(
         };
         let job = Job {
             url: target.url.clone(),
+            tls: target.trust.is_some(),
+            authority: target.trust.as_ref().and_then(Trust::authority),
             tokens: plans(scenario, share).into_iter().filter_map(token).collect(),
             // Each agent finds the address from which it reaches the server.
             local: target.local.is_loopback().then_some(target.local),
@@ -294,7 +244,7 @@ async fn compare_clocks(line: &mut Line) -> anyhow::Result<i64> {
     for _ in 0..CLOCK_ROUNDS {
         let asked = Instant::now();
         line.send(&ToAgent::Time).await?;
-        let answer = timeout(ANSWER, line.receive(MAX_HELLO)).await.context("no time in time")??;
+        let answer = timeout(ANSWER, line.receive(MAX_TIME)).await.context("no time in time")??;
         let FromAgent::Time { unix_ns } = answer else { bail!("no answer to a question for the time") };
         let took = asked.elapsed();
         let middle = clock.at(asked + took / 2);
@@ -315,9 +265,8 @@ async fn follow(
     let mut text = Vec::new();
     loop {
         tokio::select! {
-            read = line.reader.read_until(b'\n', &mut text) => {
-                ensure!(read? > 0, "it closed the connection");
-                if !text.ends_with(b"\n") {
+            whole = line.read_line(&mut text) => {
+                if !whole? {
                     continue;
                 }
                 match serde_json::from_slice(&text)? {

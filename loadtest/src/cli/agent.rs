@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use loadtest::agent::{LISTEN, serve};
+use loadtest::agent::{AgentSecret, LISTEN, serve};
 
 use super::run::stop_signal;
 
@@ -13,16 +13,17 @@ pub(crate) struct Args {
     /// Address to wait on for a coordinator.
     #[arg(long, default_value_t = LISTEN)]
     listen: SocketAddr,
-    /// Secret that agents and coordinator share.
+    /// Secret that agents and coordinator share, at least 16 characters.
     #[arg(long, env = "LOADTEST_AGENT_SECRET", hide_env_values = true)]
     agent_secret: String,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let secret = AgentSecret::new(&args.agent_secret)?;
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
     println!("waiting for a coordinator on {}", listener.local_addr()?);
-    serve(listener, &args.agent_secret, stop_signal(), |what| eprintln!("{what}")).await?;
+    serve(listener, &secret, stop_signal(), |what| eprintln!("{what}")).await?;
     Ok(ExitCode::SUCCESS)
 }

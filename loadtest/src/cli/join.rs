@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -12,6 +13,9 @@ pub(crate) struct Args {
     /// Address of the signalling service, `ws://` or `wss://`.
     #[arg(long)]
     url: String,
+    /// PEM file of an authority to trust besides the system's, for `wss://`.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Access token.
     #[arg(long, env = "CURTAIN_TOKEN", hide_env_values = true)]
     token: String,
@@ -33,9 +37,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let Args { url, token, key, video, audio, seconds, local } = args;
+    let Args { url, ca, token, key, video, audio, seconds, local } = args;
     let local = super::run::local_address(&url, local)?;
-    let visit = Visit { url, token, passphrase: key, video, audio, local };
+    let trust = super::run::trust(&url, ca.as_deref())?;
+    let visit = Visit { url, trust, token, passphrase: key, video, audio, local };
     join(visit, seconds, |report| {
         writeln!(std::io::stdout(), "{}", serde_json::to_string(report)?).context("cannot write the report")
     })

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use loadtest::agent::run_together;
+use loadtest::agent::{AgentSecret, run_together};
+use loadtest::client::Trust;
 use loadtest::report::{Objectives, Report, html, junit, summary};
 use loadtest::run::{Outcome, Progress, RelaySource, Share, Target, run as run_share};
 use loadtest::scenario::{READY, Resolution, Role, Scenario, Span};
@@ -21,6 +22,9 @@ pub(crate) struct Server {
     /// Address of the server, `ws://` or `wss://`.
     #[arg(long)]
     url: String,
+    /// PEM file of an authority to trust besides the system's, for `wss://`.
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Name of the API key that the server knows.
     #[arg(long, env = "LIVEKIT_API_KEY")]
     api_key: String,
@@ -96,7 +100,7 @@ pub(crate) struct Cluster {
     /// Address of an agent that takes a share of the participants; may be given more than once.
     #[arg(long, value_name = "HOST:PORT", requires = "agent_secret")]
     agent: Vec<String>,
-    /// Secret that agents and coordinator share.
+    /// Secret that agents and coordinator share, at least 16 characters.
     #[arg(long, env = "LOADTEST_AGENT_SECRET", hide_env_values = true)]
     agent_secret: Option<String>,
 }
@@ -111,7 +115,8 @@ impl Cluster {
     ) -> anyhow::Result<Outcome> {
         match &self.agent_secret {
             Some(secret) if !self.agent.is_empty() => {
-                run_together(target, scenario, &self.agent, secret, stop, progress).await
+                let secret = AgentSecret::new(secret)?;
+                run_together(target, scenario, &self.agent, &secret, stop, progress).await
             }
             _ => run_share(target, scenario, Share::whole(), 0, stop, progress).await,
         }
@@ -142,6 +147,7 @@ impl Server {
     pub(crate) fn target(&self) -> anyhow::Result<Target> {
         Ok(Target {
             url: self.url.clone(),
+            trust: trust(&self.url, self.ca.as_deref())?,
             entry: Entry::Key(ApiKey { name: self.api_key.clone(), secret: self.api_secret.clone() }),
             local: local_address(&self.url, self.local)?,
             threads: self.threads,
@@ -156,6 +162,11 @@ pub(crate) fn local_address(url: &str, asked: Option<Ipv4Addr>) -> anyhow::Resul
         bail!("--url {url} begins with neither ws:// nor wss://");
     }
     asked.map_or_else(|| loadtest::run::local_towards(url), Ok)
+}
+
+/// Whom to trust, where the server speaks TLS.
+pub(crate) fn trust(url: &str, authority: Option<&Path>) -> anyhow::Result<Option<Trust>> {
+    url.starts_with("wss://").then(|| Trust::from_file(authority)).transpose()
 }
 
 impl What {

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::session::{BotPlan, Context, JOIN_TIME, Play, Session, no_answer};
 pub use super::session::{VisitReport, VisitStream};
+use super::trust::Trust;
 use crate::measure::{Board, Window};
 use crate::media::FrameCryptor;
 use crate::media::stamp::StampClock;
@@ -21,6 +22,8 @@ use crate::token::Entry;
 pub struct Visit {
     /// `ws://` or `wss://` address of the signalling service.
     pub url: String,
+    /// Whom to trust where the server speaks TLS.
+    pub trust: Option<Trust>,
     /// Access token.
     pub token: String,
     /// Passphrase of the end-to-end encryption. `None` sends frames in clear.
@@ -42,13 +45,14 @@ pub async fn join(
     seconds: u64,
     mut each: impl FnMut(&VisitReport) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let Visit { url, token, passphrase, video, audio, local } = visit;
+    let Visit { url, trust, token, passphrase, video, audio, local } = visit;
     let start = Instant::now();
     let end = start + Duration::from_secs(seconds);
     // The sender lives until the end: nobody stops it early.
     let (_stop, stop) = watch::channel(false);
     let context = Context {
         url,
+        trust,
         entry: Entry::Tokens([(String::new(), token)].into()),
         play: Play::Recorded,
         local,
@@ -70,12 +74,13 @@ pub async fn join(
         seed: 0,
         voice: (0, 1),
     };
-    let connected = timeout(JOIN_TIME, Session::connect(&plan, &context, 0, start)).await;
-    let mut session = connected.map_err(|_| anyhow!(no_answer()))?.map_err(|error| anyhow!(error))?;
+    let connected = timeout(JOIN_TIME, Box::pin(Session::connect(&plan, &context, 0, start))).await;
+    // Boxed: a session is large, and callers may have several of these futures on one stack.
+    let mut session = Box::new(connected.map_err(|_| anyhow!(no_answer()))?.map_err(|error| anyhow!(error))?);
     for second in 1..=seconds {
-        session.run(start + Duration::from_secs(second)).await.map_err(|error| anyhow!(error))?;
+        Box::pin(session.run(start + Duration::from_secs(second))).await.map_err(|error| anyhow!(error))?;
         each(&session.report())?;
     }
-    session.finish(None).await;
+    Box::pin(session.finish(None)).await;
     Ok(())
 }

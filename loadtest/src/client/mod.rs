@@ -7,8 +7,12 @@ mod publish;
 mod session;
 mod signal;
 mod transport;
+mod trouble;
+mod trust;
 mod view;
 
 pub use self::join::{Visit, VisitReport, VisitStream, join};
 pub use self::link::LinkSpec;
 pub use self::session::{BotPlan, Context, Play, run_bot};
+pub(crate) use self::trouble::CLOCK_SPARE;
+pub use self::trust::Trust;

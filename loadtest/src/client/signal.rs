@@ -5,45 +5,13 @@ use livekit_protocol as proto;
 use prost::Message as _;
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
+
+use super::trouble::SignalError;
+use super::trust::Trust;
 
 pub(crate) use proto::signal_request::Message as Request;
 pub(crate) use proto::signal_response::Message as Response;
-
-/// Why there is no signalling, or no more.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum SignalError {
-    /// The service refused: the token does not grant it, or it is not there to grant it. The text is the service's.
-    #[error("the service refused the connection with status {status}: {message}")]
-    Refused {
-        /// HTTP status.
-        status: u16,
-        /// The body.
-        message: String,
-    },
-    /// The connection could not be made or broke.
-    #[error("the connection to the service failed: {0}")]
-    Connection(#[source] Box<tungstenite::Error>),
-    /// The service closed the connection.
-    #[error("the service closed the connection")]
-    Closed,
-    /// The service sent something that is not a signal message.
-    #[error("the service sent something that is not a signal message")]
-    Protocol(#[from] prost::DecodeError),
-}
-
-impl From<tungstenite::Error> for SignalError {
-    fn from(error: tungstenite::Error) -> Self {
-        match error {
-            tungstenite::Error::Http(response) => SignalError::Refused {
-                status: response.status().as_u16(),
-                message: String::from_utf8_lossy(response.body().as_deref().unwrap_or_default()).into_owned(),
-            },
-            tungstenite::Error::ConnectionClosed | tungstenite::Error::AlreadyClosed => SignalError::Closed,
-            other => SignalError::Connection(Box::new(other)),
-        }
-    }
-}
 
 /// One signalling connection.
 pub(crate) struct SignalClient {
@@ -52,14 +20,13 @@ pub(crate) struct SignalClient {
 
 impl SignalClient {
     /// Connects; the first message is the service's `JoinResponse`.
-    pub(crate) async fn connect(url: &str, token: &str) -> Result<Self, SignalError> {
+    pub(crate) async fn connect(url: &str, token: &str, trust: Option<&Trust>) -> Result<Self, SignalError> {
         let url = format!(
             "{}/rtc?access_token={token}&protocol=16&sdk=rust&version=0.1.0&auto_subscribe=1&adaptive_stream=0",
             url.trim_end_matches('/')
         );
-        // Two providers of cryptography may be linked in; rustls then wants to be told. Who was first, stays.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let (socket, _) = tokio_tungstenite::connect_async(url).await?;
+        let connector = trust.map_or(Connector::Plain, |trust| Connector::Rustls(trust.config()));
+        let (socket, _) = connect_async_tls_with_config(url, None, true, Some(connector)).await?;
         Ok(Self { socket })
     }
 

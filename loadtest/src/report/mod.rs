@@ -237,7 +237,8 @@ impl Report {
         let made = (self.sent_packets_per_s * self.window_s).max(1.0);
         if t.late_frames as f64 / made > MAX_OWN_LOSS || t.unsent as f64 / made > MAX_OWN_LOSS {
             say(format!(
-                "the tester could not send in time: {} frames late, {} datagrams not taken by its own sockets",
+                "the tester could not send in time: {} frames late, {} datagrams not taken by its own sockets. Give it \
+                 cores of its own, or fewer participants",
                 t.late_frames, t.unsent
             ));
         }
@@ -249,7 +250,10 @@ impl Report {
         }
         let future: u64 = self.streams.iter().map(|s| s.from_the_future).sum();
         if future > 0 {
-            say(format!("{future} frames arrived before they were sent: the testers' clocks do not agree"));
+            say(format!(
+                "{future} frames arrived before they were sent: the testers' clocks do not agree. Let NTP set them before the \
+                 run, and nothing step them during it"
+            ));
         }
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 pub use self::local::local_towards;
 pub use self::plan::{Share, plans};
 pub use self::relay::{RelaySample, RelaySource, RelayUse, relay_use};
-use crate::client::{Context, Play};
+use crate::client::{Context, Play, Trust};
 use crate::measure::{Board, Second, Tally, Window};
 use crate::media::FrameCryptor;
 use crate::media::speech::Dice;
@@ -38,6 +38,8 @@ const FILES_MORE: u64 = 200;
 pub struct Target {
     /// `ws://` or `wss://` address of the server.
     pub url: String,
+    /// Whom to trust where the server speaks TLS.
+    pub trust: Option<Trust>,
     /// Where the bots' tokens come from.
     pub entry: Entry,
     /// Local address of the media sockets.
@@ -139,6 +141,7 @@ pub async fn run(
         let board = Arc::new(Mutex::new(Board::default()));
         let context = Context {
             url: target.url.clone(),
+            trust: target.trust.clone(),
             entry: target.entry.clone(),
             play: Play::Stamped,
             local: target.local,
@@ -234,7 +237,11 @@ pub async fn run(
         let board = std::mem::take(&mut *board.lock().unwrap_or_else(PoisonError::into_inner));
         tally.merge(board.into_tally());
     }
-    if let Some(reason) = hopeless {
+    let all_failed = tally.joins.iter().all(|join| failure(join).is_some());
+    if !interrupted
+        && all_failed
+        && let Some(reason) = hopeless.or(tally.joins.iter().find_map(failure).map(str::to_owned))
+    {
         bail!("nobody could join: {reason}");
     }
     if interrupted {

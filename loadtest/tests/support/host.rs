@@ -18,7 +18,7 @@ use signaling::Server;
 use signaling::config::{Config, Limits, MetricsConfig, Pem, RelayConfig};
 
 pub const KEY: &str = "testkey";
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
+pub const SECRET: &str = "0123456789abcdef0123456789abcdef";
 /// The relay names this address, on which a proxy listens, where one is asked for.
 const PROXY: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 
@@ -117,6 +117,7 @@ impl Host {
     pub fn target(&self) -> Target {
         Target {
             url: self.url.clone(),
+            trust: None,
             entry: Entry::Key(ApiKey { name: KEY.into(), secret: SECRET.into() }),
             local: Ipv4Addr::LOCALHOST,
             threads: 1,

@@ -1,5 +1,6 @@
 //! What the tests run against: relay and signalling in this process, and a network in between that does known harm.
 
+mod front;
 mod host;
 mod proxy;
 
@@ -7,7 +8,8 @@ use loadtest::report::{Objectives, Report};
 use loadtest::run::{Progress, Share, run};
 use loadtest::scenario::{Role, Scenario, Span};
 
-pub use host::{Host, KEY};
+pub use front::TlsFront;
+pub use host::{Host, KEY, SECRET};
 pub use proxy::{Harm, Proxy};
 
 pub fn scenario(rooms: u32, role: Role, seconds: u64) -> Scenario {

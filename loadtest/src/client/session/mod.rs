@@ -19,7 +19,9 @@ pub use self::report::{VisitReport, VisitStream};
 use super::publish::{Publisher, PublisherSpec};
 use super::transport::Transport;
 use super::view::Wish;
-use crate::client::signal::{Request, Response, SignalClient, SignalError};
+use crate::client::signal::{Request, Response, SignalClient};
+use crate::client::trouble::SignalError;
+use crate::client::trust::Trust;
 use crate::measure::{Board, Join, JoinOutcome, Kind, Meter, Window};
 use crate::media::speech::{Dice, Speaker};
 use crate::media::stamp::StampClock;
@@ -31,6 +33,8 @@ use crate::token::Entry;
 pub(super) const JOIN_TIME: Duration = Duration::from_secs(15);
 /// Each join has a token of its own.
 const TOKEN_LIFE: Duration = Duration::from_secs(6 * 3600);
+/// A visit that is over sooner without a media path says nothing.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How often lost packets are given up and pictures that stand still are noticed.
 const TICK: Duration = Duration::from_millis(100);
 /// After a disconnect that nobody asked for a client tries again.
@@ -49,6 +53,8 @@ pub enum Play {
 pub struct Context {
     /// `ws://` or `wss://` address of the server.
     pub url: String,
+    /// Whom they trust where the server speaks TLS.
+    pub trust: Option<Trust>,
     /// Where their tokens come from.
     pub entry: Entry,
     /// What they send.
@@ -148,7 +154,11 @@ async fn visit(plan: &BotPlan, context: &Context, seed: u64, leave_at: Instant) 
             return Err(());
         }
     };
-    let ended = session.run(leave_at).await;
+    let mut ended = session.run(leave_at).await;
+    let waits = session.join.is_none() && start.elapsed() > PATIENCE && !*context.stop.borrow();
+    if ended.is_ok() && waits {
+        ended = Err(no_media("by the end of the visit"));
+    }
     let reason = ended.as_ref().err().cloned();
     session.finish(reason).await;
     ended.map_err(|_| ())
@@ -207,7 +217,9 @@ impl<'a> Session<'a> {
     ) -> Result<Self, String> {
         let token = context.entry.token(&plan.room, &plan.identity, TOKEN_LIFE);
         let token = token.ok_or("there is no token for this participant")?;
-        let mut signal = SignalClient::connect(&context.url, &token).await.map_err(|e| reason(&e))?;
+        let mut signal = SignalClient::connect(&context.url, &token, context.trust.as_ref())
+            .await
+            .map_err(|e| reason(&e))?;
         let connected_at = Instant::now();
         let join = match signal.next().await.map_err(|e| reason(&e))? {
             Response::Join(join) => join,
@@ -293,10 +305,7 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
             if self.join.is_none() && self.refusals.is_empty() && now > self.start + JOIN_TIME {
-                return Err(format!(
-                    "no media path within {} s: is the relay's UDP port open from here, and its advertised address right?",
-                    JOIN_TIME.as_secs()
-                ));
+                return Err(no_media(&format!("within {} s", JOIN_TIME.as_secs())));
             }
             if now >= self.next_tick {
                 self.next_tick = now + TICK;
@@ -448,6 +457,10 @@ impl<'a> Session<'a> {
     }
 }
 
+fn no_media(when: &str) -> String {
+    format!("no media path {when}: is the relay's UDP port open from here, and its advertised address right?")
+}
+
 pub(super) fn no_answer() -> String {
     format!("no answer within {} s", JOIN_TIME.as_secs())
 }
@@ -461,20 +474,8 @@ fn unix_ms() -> i64 {
     unix.ok().and_then(|since| i64::try_from(since.as_millis()).ok()).unwrap_or_default()
 }
 
-/// In words that do not differ from bot to bot, so that they can be counted.
 fn reason(error: &SignalError) -> String {
-    match error {
-        SignalError::Refused { status: 401, .. } => {
-            "the server refused the token (401): are the API key and secret the server's?".to_owned()
-        }
-        SignalError::Refused { status: 403, .. } => {
-            "the server refused what the token asks for (403)".to_owned()
-        }
-        SignalError::Refused { status, .. } => format!("the server refused the connection ({status})"),
-        SignalError::Connection(error) => format!("cannot reach the server: {error}"),
-        SignalError::Closed => "the server closed the signalling connection".to_owned(),
-        SignalError::Protocol(_) => "the server sent something that is no signal message".to_owned(),
-    }
+    error.to_string()
 }
 
 fn media(error: &str0m::RtcError) -> String {

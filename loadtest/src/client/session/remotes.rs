@@ -9,7 +9,8 @@ use str0m::media::KeyframeRequestKind;
 use str0m::rtp::RtpPacket;
 
 use super::{Remote, Session, micros};
-use crate::client::signal::{Request, SignalError};
+use crate::client::signal::Request;
+use crate::client::trouble::SignalError;
 use crate::client::view::{Tile, wishes};
 use crate::measure::{Kind, Meter};
 

@@ -9,7 +9,8 @@ use proto::VideoQuality;
 use super::{Session, media, reason};
 use crate::client::Play;
 use crate::client::publish::{AUDIO, VIDEO};
-use crate::client::signal::{Request, Response, SignalError};
+use crate::client::signal::{Request, Response};
+use crate::client::trouble::SignalError;
 use crate::media::stamp::MAX_LAYERS;
 
 impl Session<'_> {

@@ -1,0 +1,120 @@
+//! The program as an operator runs it: exit statuses, what it writes, limits of the account.
+#![allow(clippy::unwrap_used, unreachable_pub, dead_code, unused_imports)]
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use loadtest::report::Report;
+use support::{Host, KEY, SECRET};
+
+/// Runs `loadtest ARGUMENTS` after `before` in a shell.
+fn command(host: &Host, before: &str, arguments: &str) -> Command {
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &format!("{before}\nexec \"$0\" {arguments}"), env!("CARGO_BIN_EXE_loadtest")])
+        .env("LIVEKIT_API_KEY", KEY)
+        .env("LIVEKIT_API_SECRET", SECRET)
+        .env("URL", &host.url)
+        .env("METRICS", &host.metrics)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    shell
+}
+
+fn said(output: &Output) -> String {
+    [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy).concat()
+}
+
+/// What the exit status has to be.
+fn status(report: &Report) -> i32 {
+    match (report.is_valid(), report.holds()) {
+        (false, _) => 3,
+        (true, true) => 0,
+        (true, false) => 1,
+    }
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn a_run_writes_its_reports_and_ends_as_they_say() {
+    let host = Host::start(false);
+    let folder = std::env::temp_dir().join(format!("loadtest-commands-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let files = format!("cd {}", folder.display());
+    // The soft limit is too low for eight participants: it raises that by itself.
+    let run = "run --url $URL --relay-metrics $METRICS --rooms 4 --participants 2 --audio --ramp 1s --duration 3s \
+               --json a.json --html a.html --junit a.xml";
+    let first = command(&host, &format!("{files}; ulimit -S -n 30"), run).output().unwrap();
+    let text = said(&first);
+    let report: Report = serde_json::from_str(&read(&folder.join("a.json"))).expect(&text);
+    assert_eq!((report.joins.joined, report.joins.failed), (8, 0), "{text}");
+    assert_eq!(first.status.code(), Some(status(&report)), "{text}");
+    let relay = report.relay.as_ref().unwrap();
+    assert!(relay.cpu_cores.unwrap() > 0.0 && relay.memory.unwrap() > 1e6, "{relay:?}");
+    let page = read(&folder.join("a.html"));
+    assert!(page.starts_with("<!doctype html>") && page.contains("<svg"), "{page:.300}");
+    assert!(!page.contains("src=") && !page.contains("<link"), "one file, nothing to fetch");
+    assert!(read(&folder.join("a.xml")).contains("<testsuite "));
+
+    let broken = "run --url $URL --rooms 1 --audio --ramp 0s --duration 2s --max-join-p95 0 --json b.json";
+    let second = command(&host, &files, broken).output().unwrap();
+    let report: Report = serde_json::from_str(&read(&folder.join("b.json"))).unwrap();
+    assert!(!report.holds(), "{}", said(&second));
+    assert_eq!(second.status.code(), Some(status(&report)), "{}", said(&second));
+
+    let both = command(&host, &files, "compare a.json b.json").output().unwrap();
+    assert!(both.status.success() && said(&both).contains("join"), "{}", said(&both));
+    let wrong = command(&host, &files, "compare a.json a.html").output().unwrap();
+    assert!(wrong.status.code() == Some(2) && said(&wrong).contains("is no report"), "{}", said(&wrong));
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
+#[test]
+fn what_cannot_be_run_ends_with_status_2_and_says_why() {
+    let host = Host::start(false);
+    for (before, arguments, why) in [
+        (
+            "ulimit -n 100",
+            "run --url $URL --audio",
+            "2 participants need 206 open files, and this account may have 100: raise",
+        ),
+        ("", "run --url https://example.org --audio", "begins with neither ws:// nor wss://"),
+        (
+            "",
+            "run --url $URL --scenario nothing",
+            "nothing is neither a file nor one of the ready scenarios (one-to-one",
+        ),
+        ("", "run", "--url <URL>"),
+        ("", "run --url ws://no-such-host.invalid --audio", "no-such-host.invalid is not known to DNS"),
+        ("", "run --url wss://localhost:9 --ca /nothing --audio", "cannot read /nothing"),
+        ("", "run --url $URL --audio --relay-pid 4194305", "there is no process 4194305"),
+        ("", "agent --listen 127.0.0.1:0 --agent-secret short", "fewer than 16 characters"),
+    ] {
+        let mut command = command(&host, before, arguments);
+        if arguments == "run" {
+            command.env_remove("LIVEKIT_API_KEY");
+        }
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{arguments}: {}", said(&output));
+        assert!(said(&output).contains(why), "{arguments}: {}", said(&output));
+    }
+}
+
+#[test]
+fn an_interrupted_run_is_not_valid() {
+    let host = Host::start(false);
+    let running = "run --url $URL --rooms 1 --audio --ramp 0s --duration 60s";
+    let child = command(&host, "", running).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(6));
+    let kill = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(kill.success());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(3), "{}", said(&output));
+    assert!(said(&output).contains("INVALID the run was interrupted"), "{}", said(&output));
+}
