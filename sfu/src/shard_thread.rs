@@ -246,9 +246,7 @@ impl Loop {
                         }
                     }
                     let now = Instant::now();
-                    for (from, datagram) in batch.datagrams() {
-                        self.shard.handle_datagram(from, datagram, &mut self.tx, now);
-                    }
+                    self.shard.handle_datagrams(batch.datagrams(), &mut self.tx, now);
                     self.flush();
                     if !more {
                         break;

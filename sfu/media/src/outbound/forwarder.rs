@@ -250,33 +250,27 @@ impl Forwarder {
         };
         self.history.push(&first, others.iter().map(|(meta, _)| self.selector.marker(meta)));
         self.first_sent.get_or_insert(now);
-        let mut header = RtpHeaderOut {
+        let header = RtpHeaderOut {
             marker,
             pt: format.pt,
             seq: ids.out.seq(),
             timestamp: ids.timestamp,
             ssrc: self.section.ssrc,
         };
-        for (index, (at, (meta, payload))) in (ids.out.0..).map(ExtSeq).zip(run.iter().enumerate()) {
-            if at > 0 {
-                header.marker = self.selector.marker(meta);
-            }
-            header.seq = index.seq();
-            let payload = if format.red_primary { red::primary(payload)?.payload } else { payload };
-            let packet = Outgoing { header, index, osn: None, ids, active, meta, payload };
-            let octets = self.send(&packet, seal, dst, twcc, tx, now)?;
-            self.stats.packets += 1;
-            self.stats.octets += octets as u64;
-        }
+        let red_primary = format.red_primary;
+        let outgoing = Outgoing { header, index: ids.out, osn: None, ids, active, red_primary, run };
+        let octets = self.send(outgoing, seal, dst, twcc, tx, now)?;
+        self.stats.packets += run.len() as u64;
+        self.stats.octets += octets as u64;
         Ok(())
     }
 
-    /// Reads a bit of all that a packet needs. What is read together comes into the cache together; one after the other,
+    /// Reads a bit of all that so many packets need. What is read together comes into the cache together; one after the other,
     /// as forwarding gets to it, each would be waited for.
-    pub(crate) fn touch(&self) -> u64 {
+    pub(crate) fn touch(&self, packets: usize) -> u64 {
         let template = self.template.as_ref().map_or(0, |template| template.touch());
         let section = u64::from(self.section.ssrc.0) + u64::from(self.last_format.is_some());
-        self.history.touch()
+        self.history.touch(packets)
             + self.rewriter.touch()
             + self.selector.touch()
             + self.stats.packets
@@ -367,9 +361,7 @@ impl Forwarder {
         let ssrc = self.section.rtx_ssrc.ok_or(DropReason::RtxUseless)?;
         let sent = self.history.get(out).ok_or(DropReason::RtxUseless)?;
         let pt = sent.rtx_pt.ok_or(DropReason::RtxUseless)?;
-        let (meta, payload) =
-            stores(sent.stream).and_then(|s| s.get(sent.index)).ok_or(DropReason::TooOld)?;
-        let payload = if sent.red_primary { red::primary(payload)?.payload } else { payload };
+        let packet = stores(sent.stream).and_then(|s| s.get(sent.index)).ok_or(DropReason::TooOld)?;
         let ids = Ids {
             out,
             timestamp: sent.timestamp,
@@ -381,8 +373,9 @@ impl Forwarder {
         let index = self.rtx.take();
         let header =
             RtpHeaderOut { marker: sent.marker, pt, seq: index.seq(), timestamp: ids.timestamp, ssrc };
-        let packet = Outgoing { header, index, osn: Some(rtx::osn(out.seq())), ids, active, meta, payload };
-        let octets = self.send(&packet, seal, dst, twcc, tx, now)?;
+        let (osn, red_primary) = (Some(rtx::osn(out.seq())), sent.red_primary);
+        let outgoing = Outgoing { header, index, osn, ids, active, red_primary, run: &[packet] };
+        let octets = self.send(outgoing, seal, dst, twcc, tx, now)?;
         self.stats.retransmitted += 1;
         self.stats.retransmitted_octets += octets as u64;
         Ok(())
@@ -459,73 +452,97 @@ impl Forwarder {
         })
     }
 
-    /// Writes, seals and queues one packet; returns the length of its payload.
+    /// Writes, seals and queues packets; returns the length of their payloads.
     fn send(
         &mut self,
-        packet: &Outgoing<'_>,
+        outgoing: Outgoing<'_>,
         seal: &mut SrtpSeal,
         dst: Remote,
         twcc: &mut TwccSeqCounter,
         tx: &mut TxQueue,
         now: Instant,
     ) -> Result<usize, DropReason> {
-        let &Outgoing { ref header, index, osn, ids, active, meta, payload } = packet;
+        let Outgoing { mut header, index, osn, ids, active, red_primary, run } = outgoing;
+        let Some((first, _)) = run.first() else { return Ok(0) };
         let map = &self.section.extensions;
         let numbered = map.id(Extension::TransportCc).is_some();
-        let mut dd = ArrayVec::<u8, MAX_REWRITTEN>::new();
-        // A structure needs the two-byte form. Who cannot take that would be told of templates without them, and drop
-        // every packet; without the extension it goes by the payload descriptor.
-        if map.allow_mixed
-            && map.id(Extension::DependencyDescriptor).is_some()
-            && let (Some(frame), Some(number)) = (&meta.frame, ids.frame)
-        {
-            rewrite_dd(&meta.dd, frame, number, active, &mut dd);
-        }
-        let mut prefix = ArrayVec::<u8, { 16 + rtx::OSN_LEN }>::new();
-        if let Some(osn) = osn {
-            prefix.extend(osn);
-        }
-        // Mostly the numbers are those of the publisher: then the payload is sealed as it lies in the store, without a copy.
-        let mut body = payload;
-        if !same_numbers(meta, ids) {
-            let mut descriptor = ArrayVec::<u8, 16>::new();
-            let replaced =
-                rewrite_descriptor(meta.codec, payload, ids.picture_id, ids.tl0_pic_idx, &mut descriptor);
-            prefix.extend(descriptor);
-            body = payload.get(replaced..).unwrap_or_default();
-        }
-
-        let room = MAX_HEADER + rtx::OSN_LEN + DESCRIPTOR_GROWTH + payload.len() + MAX_OVERHEAD;
-        let mut slot = tx.reserve(room);
-        let bytes = slot.bytes();
-        let level = meta.audio_level.is_some();
+        let time = map.id(Extension::AbsSendTime).map_or(0, |_| twcc.abs_send_time(now));
+        let level = first.audio_level.is_some();
         if self.template.as_ref().is_none_or(|template| template.is_with_level() != level) {
             self.template = HeaderTemplate::new(map, self.section.mid, level);
         }
-        let header_len = match &self.template {
-            Some(template) if dd.is_empty() && template.fits(meta) => {
-                template.write(bytes, header, meta, twcc, now)
+        // A structure needs the two-byte form. Who cannot take that would be told of templates without them, and drop
+        // every packet; without the extension it goes by the payload descriptor.
+        let map = &self.section.extensions;
+        let described = map.allow_mixed && map.id(Extension::DependencyDescriptor).is_some();
+        let described = ids.frame.filter(|_| described);
+        let template = self.template.as_ref().filter(|_| described.is_none());
+        let same = same_numbers(first, ids);
+        let mut octets = 0;
+        for (index, (at, (meta, payload))) in (index.0..).map(ExtSeq).zip(run.iter().enumerate()) {
+            if at > 0 {
+                header.marker = self.selector.marker(meta);
+                header.seq = index.seq();
             }
-            _ => {
-                let extensions = ExtensionValues {
-                    mid: Some(self.section.mid),
-                    audio_level: meta.audio_level,
-                    abs_send_time: map.id(Extension::AbsSendTime).map(|_| twcc.abs_send_time(now)),
-                    transport_cc: numbered.then(|| twcc.peek()),
-                    dependency_descriptor: (!dd.is_empty()).then_some(&dd[..]),
-                    video_orientation: meta.orientation,
-                    playout_delay: meta.playout_delay,
-                    ..ExtensionValues::default()
-                };
-                header.write(bytes, &extensions, map)
+            let payload = if red_primary { red::primary(payload)?.payload } else { payload };
+            let mut prefix = ArrayVec::<u8, { 16 + rtx::OSN_LEN }>::new();
+            if let Some(osn) = osn {
+                prefix.extend(osn);
             }
-        };
-        let len = seal.seal_rtp(bytes, header_len, header.ssrc, index, &prefix, body)?;
-        slot.commit(dst, len);
-        if numbered {
-            twcc.advance();
+            // Mostly the numbers are those of the publisher: then the payload is sealed as it lies in the store, without a
+            // copy.
+            let mut body = payload;
+            if !same {
+                let mut descriptor = ArrayVec::<u8, 16>::new();
+                let replaced =
+                    rewrite_descriptor(meta.codec, payload, ids.picture_id, ids.tl0_pic_idx, &mut descriptor);
+                prefix.extend(descriptor);
+                body = payload.get(replaced..).unwrap_or_default();
+            }
+            let room = MAX_HEADER + rtx::OSN_LEN + DESCRIPTOR_GROWTH + payload.len() + MAX_OVERHEAD;
+            let mut slot = tx.reserve(room);
+            let bytes = slot.bytes();
+            let number = twcc.peek();
+            let header_len = match template {
+                Some(template) if template.fits(meta) => template.write(bytes, &header, meta, number, time),
+                _ => self.write_header(bytes, &header, meta, described.map(|n| (n, active)), number, time),
+            };
+            let len = seal.seal_rtp(bytes, header_len, header.ssrc, index, &prefix, body)?;
+            slot.commit(dst, len);
+            if numbered {
+                twcc.advance();
+            }
+            octets += prefix.len() + body.len();
         }
-        Ok(prefix.len() + body.len())
+        Ok(octets)
+    }
+
+    /// Writes a header with all that the packet has. `described`: frame number and active targets of its Dependency
+    /// Descriptor.
+    fn write_header(
+        &self,
+        out: &mut [u8],
+        header: &RtpHeaderOut,
+        meta: &PacketMeta,
+        described: Option<(u16, Option<u32>)>,
+        number: u16,
+        time: u32,
+    ) -> usize {
+        let mut dd = ArrayVec::<u8, MAX_REWRITTEN>::new();
+        if let (Some(frame), Some((number, active))) = (&meta.frame, described) {
+            rewrite_dd(&meta.dd, frame, number, active, &mut dd);
+        }
+        let extensions = ExtensionValues {
+            mid: Some(self.section.mid),
+            audio_level: meta.audio_level,
+            abs_send_time: Some(time),
+            transport_cc: Some(number),
+            dependency_descriptor: (!dd.is_empty()).then_some(&dd[..]),
+            video_orientation: meta.orientation,
+            playout_delay: meta.playout_delay,
+            ..ExtensionValues::default()
+        };
+        header.write(out, &extensions, &self.section.extensions)
     }
 }
 
@@ -536,8 +553,9 @@ fn same_numbers(meta: &PacketMeta, ids: Ids) -> bool {
         && ids.picture_id.is_none_or(|id| id > 0x7f)
 }
 
-/// One packet about to be sent.
+/// Packets about to be sent.
 struct Outgoing<'a> {
+    /// Of the first one.
     header: RtpHeaderOut,
     /// Index of `header.seq` in its stream, for SRTP.
     index: ExtSeq,
@@ -546,8 +564,9 @@ struct Outgoing<'a> {
     ids: Ids,
     /// Decode targets to be told of.
     active: Option<u32>,
-    meta: &'a PacketMeta,
-    payload: &'a [u8],
+    /// Only the primary block of a RED payload is sent.
+    red_primary: bool,
+    run: &'a [Packet<'a>],
 }
 
 #[cfg(test)]

@@ -1,8 +1,5 @@
 //! The header of a subscription's packets, written once: from packet to packet only its numbers change.
 
-use std::time::Instant;
-
-use super::twcc_seq::TwccSeqCounter;
 use crate::command::{Extension, ExtensionMap};
 use crate::ids::Mid;
 use crate::inbound::PacketMeta;
@@ -72,14 +69,14 @@ impl HeaderTemplate {
     }
 
     /// Writes the header of a packet that [fits](Self::fits) to the start of `out`, which has room for it; returns its
-    /// length.
+    /// length. `number` is its transport-wide number, `time` its abs-send-time.
     pub(super) fn write(
         &self,
         out: &mut [u8],
         header: &RtpHeaderOut,
         meta: &PacketMeta,
-        twcc: &TwccSeqCounter,
-        now: Instant,
+        number: u16,
+        time: u32,
     ) -> usize {
         let Some(out) = out.first_chunk_mut::<MAX_LEN>() else { return 0 };
         *out = self.bytes;
@@ -91,10 +88,10 @@ impl HeaderTemplate {
             out[at] = u8::from(voice) << 7 | level & 0x7f;
         }
         if let Some(at) = self.time_at {
-            out[at..at + 3].copy_from_slice(&twcc.abs_send_time(now).to_be_bytes()[1..]);
+            out[at..at + 3].copy_from_slice(&time.to_be_bytes()[1..]);
         }
         if let Some(at) = self.number_at {
-            out[at..at + 2].copy_from_slice(&twcc.peek().to_be_bytes());
+            out[at..at + 2].copy_from_slice(&number.to_be_bytes());
         }
         self.len
     }
@@ -104,6 +101,7 @@ impl HeaderTemplate {
 mod tests {
     use super::*;
     use crate::ids::{Pt, RtpTime, SeqNo, Ssrc};
+    use crate::outbound::TwccSeqCounter;
     use crate::outbound::test_kit::*;
     use proptest::prelude::*;
 
@@ -142,7 +140,7 @@ mod tests {
             };
             let (mut want, mut got) = ([0; crate::rtp::MAX_HEADER], [0; crate::rtp::MAX_HEADER]);
             let want_len = header.write(&mut want, &values, &map);
-            let len = template.write(&mut got, &header, &meta, &twcc, now);
+            let len = template.write(&mut got, &header, &meta, twcc.peek(), twcc.abs_send_time(now));
             prop_assert_eq!(&want[..want_len], &got[..len]);
         }
     }

@@ -67,6 +67,8 @@ pub(super) struct LayerSelector {
     kind: MediaKind,
     target: SubscriptionTarget,
     streams: [Option<Seen>; MAX_STREAMS],
+    /// No stream but the first was seen: to look at the others takes as many cache lines.
+    only_first: bool,
     current: Option<Current>,
     /// Layers inside the current stream, one or the other as it says.
     plain: PlainLayers,
@@ -103,8 +105,13 @@ impl Seen {
 
     /// The highest spatial layer inside that is not dead; one that never came is dead after the same time.
     fn top(&self) -> u8 {
-        let live = |at: &Instant| self.last.saturating_duration_since(*at) < DEAD_AFTER;
-        self.inner.iter().rposition(live).unwrap_or(0) as u8
+        let live = |at: &Instant| *at == self.last || self.last.saturating_duration_since(*at) < DEAD_AFTER;
+        let (seen, never) = self.inner.split_at(self.inner.len().min(usize::from(self.max_inner) + 1));
+        // Those that never came die together.
+        match never.first() {
+            Some(at) if live(at) => MAX_INNER as u8 - 1,
+            _ => seen.iter().rposition(live).unwrap_or(0) as u8,
+        }
     }
 }
 
@@ -122,6 +129,7 @@ impl LayerSelector {
             kind,
             target: SubscriptionTarget::default(),
             streams: [None; MAX_STREAMS],
+            only_first: false,
             current: None,
             plain: PlainLayers::new(),
             dd: DdLayers::new(),
@@ -154,6 +162,7 @@ impl LayerSelector {
         if let Some(seen) = self.streams.get_mut(usize::from(stream)) {
             *seen = None;
         }
+        self.only_first = self.has_only_first();
         if self.current.is_some_and(|c| c.stream == stream) {
             self.current = None;
         }
@@ -317,16 +326,25 @@ impl LayerSelector {
     /// Notes a packet; returns whether it is in order, `None` for a stream beyond the limit.
     fn see(&mut self, meta: &PacketMeta) -> Option<bool> {
         let slot = self.streams.get_mut(usize::from(meta.stream))?;
-        let first = slot.is_none();
-        let seen = slot.get_or_insert_with(|| Seen::new(meta));
-        let in_order = first || meta.index > seen.highest;
+        if let Some(seen) = slot {
+            let in_order = meta.index > seen.highest;
+            seen.note(meta);
+            return Some(in_order);
+        }
+        let mut seen = Seen::new(meta);
         seen.note(meta);
-        Some(in_order)
+        *slot = Some(seen);
+        self.only_first = self.has_only_first();
+        Some(true)
+    }
+
+    fn has_only_first(&self) -> bool {
+        matches!(self.streams, [Some(_), None, None, None])
     }
 
     /// The best live stream at or below the target, else the lowest live one.
     fn target_stream(&self) -> Option<u8> {
-        if let [Some(_), None, None, None] = self.streams {
+        if self.only_first {
             return Some(0);
         }
         let newest = self.streams.iter().flatten().map(|s| s.last).max()?;

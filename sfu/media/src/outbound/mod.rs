@@ -61,8 +61,9 @@ pub fn runs<'r, 'a>(packets: &'r [Packet<'a>]) -> impl Iterator<Item = &'r [Pack
 fn continues(before: &PacketMeta, next: &PacketMeta) -> bool {
     let of = |meta: &PacketMeta| {
         let PacketMeta { timestamp, stream, spatial, codec, variant, clock_rate, opaque, info, .. } = meta;
+        let level = meta.audio_level.is_some();
         let layers = (*stream, *spatial, info.spatial, info.temporal);
-        (*timestamp, layers, *codec, *variant, *clock_rate, *opaque, info.picture_id, info.tl0_pic_idx)
+        (*timestamp, layers, *codec, *variant, *clock_rate, *opaque, level, info.picture_id, info.tl0_pic_idx)
     };
     let plain = |meta: &PacketMeta| meta.frame.is_none() && meta.dd.is_empty();
     next.index.0 == before.index.0 + 1

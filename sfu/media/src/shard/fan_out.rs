@@ -21,8 +21,9 @@ pub(super) const OWN_SSRC: crate::ids::Ssrc = crate::ids::Ssrc(1);
 
 /// Packets that are given to all subscribers before the next ones are: more are seldom released at once.
 const MAX_LOOKED_UP: usize = 64;
-/// Subscribers whose memory is asked for together.
+/// Subscribers whose memory is asked for together, and packets of each at most.
 const MAX_TOUCHED: usize = 4;
+const MAX_TOUCHED_PACKETS: usize = 8;
 
 /// How many packets of a run may leave until `room` bytes did.
 fn passing(run: &[Packet<'_>], room: u64, size: impl Fn(&Packet<'_>) -> usize) -> usize {
@@ -93,7 +94,7 @@ impl Shard {
                 let next = track.subs.iter().skip(at).take(MAX_TOUCHED).filter_map(|next| subs.get(*next));
                 let touched = next.map(|next| {
                     let peer = peers.get(next.peer).map_or(0, |peer| peer.touch());
-                    next.forwarder.touch().wrapping_add(peer)
+                    next.forwarder.touch(packets.len().min(MAX_TOUCHED_PACKETS)).wrapping_add(peer)
                 });
                 std::hint::black_box(touched.fold(0, u64::wrapping_add));
             }

@@ -47,17 +47,26 @@ impl Shard {
             Some(stream_key) => stream_key,
             // There is nothing yet to repair.
             None if route.rtx => return Err(DropReason::RtxUseless),
-            None => self.open_stream(key, track_key, route, header.ssrc, now)?,
+            None => {
+                self.forward_held(tx, now);
+                self.open_stream(key, track_key, route, header.ssrc, now)?
+            }
         };
+        if self.held.is_some_and(|held| held != stream_key) {
+            self.forward_held(tx, now);
+        }
         let stream = self.tracks.streams.get_mut(stream_key).ok_or(DropReason::NotPublished)?;
         let payload = datagram.get(opened.payload).ok_or(DropReason::RtpMalformed)?;
         let mut released = std::mem::take(&mut self.released);
-        released.clear();
+        let mut held = released.len();
         let inbound = &mut stream.inbound;
         let result = match route.rtx {
             false => inbound.accept(&header, opened.index, payload, &extensions, now, &mut released),
             true => inbound.accept_rtx(&header, payload, &extensions, now, &mut released),
         };
+        // Of a frame whose end is still to come the rest may be among what was received with this packet.
+        let unfinished = released.last().and_then(|last| inbound.store().get(*last));
+        let unfinished = unfinished.is_some_and(|(meta, _)| !meta.info.frame_end);
         if let Some(rtt) = inbound.take_round_trip()
             && let Some(peer) = self.peers.get_mut(key)
         {
@@ -67,13 +76,39 @@ impl Shard {
             (false, Ok(())) => self.stats.rtp_in += 1,
             (true, Ok(())) => self.stats.rtx_in += 1,
             // Padding carries nothing, but its number was used.
-            (false, Err(DropReason::Padding)) => self.skip(track_key, route.layer, opened.index, now),
+            (false, Err(DropReason::Padding)) => {
+                // What came before it goes first.
+                if held > 0 {
+                    self.fan_out(track_key, stream_key, released.get(..held).unwrap_or_default(), tx, now);
+                    released.drain(..std::mem::take(&mut held));
+                }
+                self.skip(track_key, route.layer, opened.index, now);
+            }
             (_, Err(DropReason::NotEncrypted)) => self.note_plaintext(track_key),
             _ => {}
         }
-        self.after_accept(stream_key, &released, tx, now);
+        let came_alive = self.after_accept(stream_key, released.get(held..).unwrap_or_default(), now);
         self.released = released;
+        self.held = (!self.released.is_empty()).then_some(stream_key);
+        if !unfinished || came_alive {
+            self.forward_held(tx, now);
+        }
+        if came_alive {
+            self.reallocate_track(track_key, tx, now);
+        }
+        self.serve_stream(stream_key, tx, now);
         result
+    }
+
+    /// Forwards what waits for the rest of its frame.
+    pub(super) fn forward_held(&mut self, tx: &mut TxQueue, now: Instant) {
+        let Some(key) = self.held.take() else { return };
+        let mut released = std::mem::take(&mut self.released);
+        if let Some(track) = self.tracks.streams.get(key).map(|stream| stream.track) {
+            self.fan_out(track, key, &released, tx, now);
+        }
+        released.clear();
+        self.released = released;
     }
 
     /// Begins a stream of a track with its first packet. The one that was in its place is gone.
@@ -115,15 +150,9 @@ impl Shard {
         Ok(key)
     }
 
-    /// Forwards what a stream released and asks its publisher for what it misses.
-    pub(super) fn after_accept(
-        &mut self,
-        key: StreamKey,
-        released: &[ExtSeq],
-        tx: &mut TxQueue,
-        now: Instant,
-    ) {
-        let Some(stream) = self.tracks.streams.get_mut(key) else { return };
+    /// Notes what a stream released. Returns whether nothing had come of it of late.
+    fn after_accept(&mut self, key: StreamKey, released: &[ExtSeq], now: Instant) -> bool {
+        let Some(stream) = self.tracks.streams.get_mut(key) else { return false };
         let track_key = stream.track;
         let mut plaintext = false;
         while let Some((reason, count)) = stream.inbound.take_drops() {
@@ -144,10 +173,19 @@ impl Shard {
         if plaintext {
             self.note_plaintext(track_key);
         }
-        let came_alive = self.measure_layers(key, released, now);
-        if !released.is_empty() {
-            self.fan_out(track_key, key, released, tx, now);
-        }
+        self.measure_layers(key, released, now)
+    }
+
+    /// Does what is due of a stream: frames given up, NACK, PLI.
+    pub(super) fn stream_timeout(&mut self, key: StreamKey, tx: &mut TxQueue, now: Instant) {
+        let Some(stream) = self.tracks.streams.get_mut(key) else { return };
+        let track_key = stream.track;
+        let mut released = std::mem::take(&mut self.released);
+        stream.inbound.handle_timeout(now, &mut released);
+        let came_alive = self.after_accept(key, &released, now);
+        self.held = (!released.is_empty()).then_some(key);
+        self.released = released;
+        self.forward_held(tx, now);
         if came_alive {
             self.reallocate_track(track_key, tx, now);
         }

@@ -47,7 +47,7 @@ use loudest::Loudest;
 use peers::Peers;
 use subscriptions::{SubKey, Subscriptions};
 use timers::{Timer, Timers};
-use tracks::Tracks;
+use tracks::{StreamKey, Tracks};
 
 /// What a shard starts from.
 #[derive(Debug, Clone)]
@@ -81,8 +81,10 @@ pub struct Shard {
     stats: ShardStats,
     /// The last report of audio levels had any.
     heard: bool,
-    /// Buffers used again for every packet.
+    /// Released packets of one stream that wait for the rest of their frame until the batch ends; empty between batches.
+    held: Option<StreamKey>,
     released: Vec<ExtSeq>,
+    /// Buffers used again for every packet.
     rtcp: Vec<u8>,
     blocks: Vec<ReportBlock>,
     claims: Vec<Claim>,
@@ -107,6 +109,7 @@ impl Shard {
             events: VecDeque::new(),
             stats: ShardStats::default(),
             heard: false,
+            held: None,
             released: Vec::new(),
             rtcp: Vec::new(),
             blocks: Vec::new(),
@@ -132,12 +135,25 @@ impl Shard {
         tx: &mut TxQueue,
         now: Instant,
     ) {
+        self.handle_datagrams(std::iter::once((from, datagram)), tx, now);
+    }
+
+    /// Takes the datagrams that were received at once. The packets of one frame among them go out together.
+    pub fn handle_datagrams<'d>(
+        &mut self,
+        datagrams: impl Iterator<Item = (impl Into<Remote>, &'d mut [u8])>,
+        tx: &mut TxQueue,
+        now: Instant,
+    ) {
         let mark = Self::mark(tx);
-        self.stats.datagrams_in += 1;
-        self.stats.bytes_in += datagram.len() as u64;
-        if let Err(reason) = self.route_datagram(from.into(), datagram, tx, now) {
-            self.stats.drop(reason);
+        for (from, datagram) in datagrams {
+            self.stats.datagrams_in += 1;
+            self.stats.bytes_in += datagram.len() as u64;
+            if let Err(reason) = self.route_datagram(from.into(), datagram, tx, now) {
+                self.stats.drop(reason);
+            }
         }
+        self.forward_held(tx, now);
         self.count_sent(mark, tx);
     }
 
@@ -192,7 +208,12 @@ impl Shard {
         tx: &mut TxQueue,
         now: Instant,
     ) -> Result<(), DropReason> {
-        match demux::classify(datagram).ok_or(DropReason::UnknownProtocol)? {
+        let protocol = demux::classify(datagram).ok_or(DropReason::UnknownProtocol)?;
+        if protocol != Protocol::Rtp {
+            // What it asks for may be about what is held.
+            self.forward_held(tx, now);
+        }
+        match protocol {
             Protocol::Stun => self.stun(from, datagram, tx, now),
             Protocol::Dtls => self.dtls(from, datagram, tx, now),
             Protocol::Rtp => self.rtp(from, datagram, tx, now),

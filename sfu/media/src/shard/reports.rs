@@ -41,22 +41,17 @@ impl Shard {
 
     /// What is due for a peer's media: frames given up, NACK, PLI, feedback, reports.
     pub(super) fn media_timeout(&mut self, key: PeerKey, tx: &mut TxQueue, now: Instant) {
-        let mut released = std::mem::take(&mut self.released);
         let tracks = self.peers.get(key).map_or(0, |peer| peer.published.len());
         for at in 0..tracks {
             let track = self.peers.get(key).and_then(|peer| peer.published.get(at));
             let Some(track) = track.and_then(|(_, track)| self.tracks.get(*track)) else { continue };
             for stream_key in track.streams.into_iter().flatten() {
-                let Some(stream) = self.tracks.streams.get_mut(stream_key) else { continue };
-                if stream.inbound.poll_timeout(now).is_none_or(|at| at > now) {
-                    continue;
+                let stream = self.tracks.streams.get(stream_key);
+                if stream.and_then(|stream| stream.inbound.poll_timeout(now)).is_some_and(|at| at <= now) {
+                    self.stream_timeout(stream_key, tx, now);
                 }
-                released.clear();
-                stream.inbound.handle_timeout(now, &mut released);
-                self.after_accept(stream_key, &released, tx, now);
             }
         }
-        self.released = released;
 
         self.sending_timeout(key, tx, now);
         let Some(peer) = self.peers.get_mut(key) else { return };

@@ -426,12 +426,20 @@ impl World {
             assert!(turns_at_now < 10_000, "time stands still");
             self.now = self.now.max(at);
             let now = self.now;
+            let mut batch = Vec::new();
             while let Some(arrival) = self.net.arrive(now) {
-                if arrival.to == RELAY {
+                if arrival.to == RELAY && self.around.is_some() {
                     self.inject(arrival.from, &arrival.bytes);
+                } else if arrival.to == RELAY {
+                    batch.push(arrival);
                 } else if let Some(bot) = self.bots.iter_mut().find(|bot| bot.addr() == arrival.to) {
                     bot.handle(&arrival.bytes, now);
                 }
+            }
+            if !batch.is_empty() {
+                let datagrams = batch.iter_mut().map(|arrival| (arrival.from, &mut arrival.bytes[..]));
+                self.shard.handle_datagrams(datagrams, &mut self.tx, now);
+                self.deliver();
             }
             if self.shard.poll_timeout().is_some_and(|at| at <= now) {
                 let Self { shard, tx, around, .. } = self;

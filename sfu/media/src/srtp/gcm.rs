@@ -130,10 +130,13 @@ impl Gcm {
 
     /// `(00 00 | SSRC | ROC | SEQ) XOR salt` (section 8.1).
     fn rtp_nonce(&self, ssrc: Ssrc, index: ExtSeq) -> Nonce {
-        let mut salt = [0; 16];
-        salt[4..].copy_from_slice(&*self.rtp_salt);
-        let names = u128::from(ssrc.0) << 48 | u128::from(index.0 & MAX_INDEX);
-        let [_, _, _, _, iv @ ..] = (u128::from_be_bytes(salt) ^ names).to_be_bytes();
+        // In two words: byte by byte it would be read before it is written.
+        let [a, b, c, d, rest @ ..] = &*self.rtp_salt;
+        let first = u32::from_be_bytes([*a, *b, *c, *d]) ^ ssrc.0 >> 16;
+        let rest = u64::from_be_bytes(*rest) ^ (u64::from(ssrc.0) << 48 | index.0 & MAX_INDEX);
+        let mut iv = [0; 12];
+        iv[..4].copy_from_slice(&first.to_be_bytes());
+        iv[4..].copy_from_slice(&rest.to_be_bytes());
         Nonce::assume_unique_for_key(iv)
     }
 
