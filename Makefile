@@ -120,6 +120,15 @@ bench-baseline: ## count anew into benches/instructions.json
 	@deploy/setup.sh bench >&2
 	@$(CARGO) run --quiet --release --locked -p benches --bin bench-check -- benches/instructions.json --write
 
+.PHONY: bench-live bench-live-json
+bench-live: ## what a whole relay process takes with live clients on loopback: CPU a packet and a join, delay, memory
+	@$(MAKE) --no-print-directory setup-build >&2
+	@$(CARGO) build --release --locked -p curtain-dev -p loadtest >&2
+	@target/release/loadtest bench $(ARGS)
+
+bench-live-json: ## the same, one JSON object a line
+	@$(MAKE) --no-print-directory bench-live ARGS="--json $(ARGS)"
+
 .PHONY: loadtest loadtest-capacity
 # Flags after the server's: make loadtest LOAD="--scenario churn"
 LOAD ?= --rooms 5 --participants 4 --video 720p --audio --duration 30s

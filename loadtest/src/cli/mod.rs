@@ -1,6 +1,7 @@
 //! The commands.
 
 mod agent;
+mod bench;
 mod capacity;
 mod compare;
 mod join;
@@ -29,6 +30,8 @@ enum Command {
     Agent(agent::Args),
     /// Sets two runs (`--json` of each) side by side.
     Compare(compare::Args),
+    /// Measures what a relay of its own takes for forwarding, in fixed shapes.
+    Bench(bench::Args),
     /// Joins a room as one participant and prints a line of JSON a second about what it receives.
     Join(join::Args),
 }
@@ -47,6 +50,7 @@ impl Args {
             Command::Capacity(args) => in_runtime(capacity::run(args)),
             Command::Agent(args) => in_runtime(agent::run(args)),
             Command::Compare(args) => compare::run(&args),
+            Command::Bench(args) => in_runtime(bench::run(args)),
             Command::Join(args) => in_runtime(join::run(args)),
         }
     }

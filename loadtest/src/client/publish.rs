@@ -15,9 +15,9 @@ use crate::media::recording::Recording;
 use crate::media::speech::{self, Dice, Speaker, Voice};
 use crate::media::stamp::{MAX_LAYERS, Stamp, StampClock};
 use crate::media::trace::{TraceFrame, TracePlayer, period};
-use crate::media::vp8::{Descriptor, packetize};
+use crate::media::vp8::{Descriptor, MAX_PAYLOAD, packetize};
 use crate::media::{FrameCryptor, FrameKind};
-use crate::scenario::Layer;
+use crate::scenario::{Layer, Steady};
 
 /// Track ids of the bot's own choosing.
 pub(crate) const AUDIO: &str = "bot-audio";
@@ -109,6 +109,8 @@ pub(crate) struct Publisher {
     /// Start of the room's schedule, and of RTP time.
     epoch: Instant,
     filling: Arc<[u8]>,
+    /// Largest payload of a packet of the picture.
+    payload: usize,
     offered: bool,
     flows: bool,
     /// Frames sent, on all layers.
@@ -118,9 +120,11 @@ pub(crate) struct Publisher {
 /// What a publisher is made of.
 pub(crate) struct PublisherSpec {
     pub(crate) speaker: Option<Speaker>,
-    pub(crate) layers: Option<&'static [Layer]>,
+    pub(crate) layers: Option<Vec<Layer>>,
     /// Plays recordings instead of frames that are stamped to be measured.
     pub(crate) recorded: bool,
+    /// Streams that do not vary.
+    pub(crate) steady: Option<Steady>,
     pub(crate) cryptor: Option<Arc<FrameCryptor>>,
     pub(crate) clock: StampClock,
     pub(crate) window: Window,
@@ -150,15 +154,17 @@ impl Publisher {
             dice: Dice::new(spec.seed ^ 1),
         });
         let recorded = spec.recorded;
+        let steady = spec.steady;
         let video = spec.layers.map(|layers| {
             let start = dice.roll() as usize;
             let single = layers.len() == 1;
             let layer = |(index, spec): (usize, &Layer)| VideoLayer {
                 rid: RIDS.get(index).filter(|_| !single).map(|rid| Rid::from(*rid)),
                 spec: *spec,
-                camera: match recorded {
-                    true => Camera::Recording(Recording::video()),
-                    false => Camera::Trace(TracePlayer::new(spec.bitrate, spec.fps, start % 10_000)),
+                camera: match (recorded, steady) {
+                    (true, _) => Camera::Recording(Recording::video()),
+                    (_, Some(steady)) => Camera::Trace(TracePlayer::steady(steady, spec.fps)),
+                    _ => Camera::Trace(TracePlayer::new(spec.bitrate, spec.fps, start % 10_000)),
                 },
                 on: true,
                 due: now,
@@ -181,6 +187,7 @@ impl Publisher {
             window: spec.window,
             epoch: spec.epoch,
             filling: spec.filling,
+            payload: steady.map_or(MAX_PAYLOAD, |steady| steady.payload.into()),
             offered: false,
             flows: false,
             frames: 0,
@@ -421,7 +428,7 @@ impl Publisher {
                 temporal: frame.temporal,
                 discardable: frame.temporal == 2,
             };
-            packetize(&bytes, descriptor, |payload, last| {
+            packetize(&bytes, descriptor, self.payload, |payload, last| {
                 layer.seq += 1;
                 second.sent_packets += counts;
                 second.sent_bytes += payload.len() as u64 * counts;

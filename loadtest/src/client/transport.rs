@@ -2,13 +2,15 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
+use sfu_udp::{recv_stamped, stamp_arrivals};
 use socket2::SockRef;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid, Simulcast};
 use str0m::net::{Protocol, Receive};
 use str0m::{Candidate, Event, Input, Output, Rtc, RtcError};
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
 use super::link::{FAR, Link, LinkSpec};
@@ -44,6 +46,7 @@ impl Transport {
         let sock = SockRef::from(&socket);
         sock.set_recv_buffer_size(SOCKET_BUFFER)?;
         sock.set_send_buffer_size(SOCKET_BUFFER)?;
+        stamp_arrivals(&socket)?;
         let socket = UdpSocket::from_std(socket)?;
         let local = socket.local_addr()?;
         let now = Instant::now();
@@ -131,16 +134,19 @@ impl Transport {
         self.drain(events)
     }
 
-    /// Takes the datagrams that have arrived, up to a batch of them.
+    /// Takes the datagrams that have arrived, up to a batch of them. They count from when the kernel had them: that this
+    /// thread has other bots to look after is not the relay's delay.
     pub(crate) fn receive(&mut self, events: &mut Vec<Event>) -> Result<(), RtcError> {
         let mut buffer = [0; MTU];
         for _ in 0..BATCH {
-            match self.socket.try_recv_from(&mut buffer) {
-                Ok((length, source)) => {
-                    let now = Instant::now();
+            let received = self.socket.try_io(Interest::READABLE, || recv_stamped(&self.socket, &mut buffer));
+            match received {
+                Ok(got) => {
+                    let datagram = &buffer[..got.len];
+                    let arrived = at(got.arrived, Instant::now());
                     match &mut self.link {
-                        None => self.take(source, &buffer[..length], now, events)?,
-                        Some(link) => link.inward.push((source, buffer[..length].to_vec()), now),
+                        None => self.take(got.from, datagram, arrived, events)?,
+                        Some(link) => link.inward.push((got.from, datagram.to_vec()), arrived),
                     }
                 }
                 // A port that nobody listens on shows as an error of a later call; ICE notices silence by itself.
@@ -184,6 +190,14 @@ impl Transport {
         // An error is met again, and handled, where the datagram is taken.
         let _ = self.socket.readable().await;
     }
+}
+
+/// The kernel's time of an arrival on the clock that everything else here goes by.
+fn at(arrived: Option<Duration>, now: Instant) -> Instant {
+    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    // Longer ago than any queue holds a datagram means that somebody set the clock.
+    let age = arrived.map(|at| unix.saturating_sub(at)).filter(|age| *age < Duration::from_secs(10));
+    now.checked_sub(age.unwrap_or_default()).unwrap_or(now)
 }
 
 fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr, unsent: &mut u64) {

@@ -16,6 +16,8 @@ use ring::rand::{SecureRandom, SystemRandom};
 const SALT: &[u8] = b"LKFrameEncryptionKey";
 const ITERATIONS: NonZeroU32 = NonZeroU32::new(100_000).expect("not zero");
 const TRAILER: usize = NONCE_LEN + 2;
+/// Bytes by which a sealed frame is longer.
+pub const SEAL_BYTES: usize = 16 + TRAILER;
 
 /// What a frame is, as far as its clear header goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,4 +8,4 @@ pub mod stamp;
 pub mod trace;
 pub mod vp8;
 
-pub use self::cryptor::{CryptorError, FrameCryptor, FrameKind};
+pub use self::cryptor::{CryptorError, FrameCryptor, FrameKind, SEAL_BYTES};

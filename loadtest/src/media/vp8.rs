@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 /// Largest payload of a packet: what is left of a 1200-byte datagram after RTP, its extensions and the tag.
-const MAX_PAYLOAD: usize = 1120;
+pub const MAX_PAYLOAD: usize = 1120;
+/// Bytes of the payload descriptor that every packet begins with.
+pub const HEADER: usize = 6;
 
 /// What the payload descriptor says of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,11 +20,10 @@ pub struct Descriptor {
     pub discardable: bool,
 }
 
-/// Cuts a frame into payloads of nearly equal size, as libwebrtc does, and hands out each with whether it is the last.
-pub fn packetize(frame: &[u8], d: Descriptor, mut each: impl FnMut(Arc<[u8]>, bool)) {
-    const HEADER: usize = 6;
-    let count = frame.len().div_ceil(MAX_PAYLOAD - HEADER).max(1);
-    let mut buffer = Vec::with_capacity(MAX_PAYLOAD);
+/// Cuts a frame into payloads of nearly equal size of at most `largest` bytes, as libwebrtc does, and hands out each with whether it is the last.
+pub fn packetize(frame: &[u8], d: Descriptor, largest: usize, mut each: impl FnMut(Arc<[u8]>, bool)) {
+    let count = frame.len().div_ceil(largest - HEADER).max(1);
+    let mut buffer = Vec::with_capacity(largest);
     let mut rest = frame;
     for index in 0..count {
         let (part, after) = rest.split_at(rest.len().div_ceil(count - index));
@@ -76,7 +77,7 @@ mod tests {
             let d = Descriptor { picture: 0x7abc, tl0: 3, temporal: 1, discardable: false };
             let mut back = Vec::new();
             let mut packets = Vec::new();
-            packetize(&frame, d, |payload, last| packets.push((payload, last)));
+            packetize(&frame, d, MAX_PAYLOAD, |payload, last| packets.push((payload, last)));
             for (i, (payload, last)) in packets.iter().enumerate() {
                 assert!(payload.len() <= MAX_PAYLOAD);
                 assert_eq!(*last, i + 1 == packets.len());

@@ -23,19 +23,33 @@ fn drops_in(table: &str, ports: &BTreeSet<u16>) -> u64 {
     table.lines().skip(1).filter_map(of).sum()
 }
 
-/// CPU time and resident memory of a process.
-pub(super) fn process_use(pid: u32) -> Option<(Duration, u64)> {
+/// What a process has used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ProcessUse {
+    /// CPU time.
+    pub(super) cpu: Duration,
+    /// Resident memory in bytes.
+    pub(super) memory: u64,
+    /// How often a thread slept and was woken.
+    pub(super) wakes: u64,
+}
+
+/// CPU time, memory and wake-ups of a process.
+pub(super) fn process_use(pid: u32) -> Option<ProcessUse> {
     // Every thread's own count: the process's is in ticks of 10 ms.
-    let mut cpu = Duration::ZERO;
+    let (mut cpu, mut wakes) = (Duration::ZERO, 0);
     for task in std::fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
         let text = std::fs::read_to_string(task.path().join("schedstat")).unwrap_or_default();
         let ns = text.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0);
         cpu += Duration::from_nanos(ns);
+        let status = std::fs::read_to_string(task.path().join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        wakes += line.and_then(|count| count.trim().parse::<u64>().ok()).unwrap_or(0);
     }
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some((cpu, kib * 1024))
+    Some(ProcessUse { cpu, memory: kib * 1024, wakes })
 }
 
 #[cfg(test)]
@@ -66,7 +80,9 @@ mod tests {
             used <= took + Duration::from_millis(10) && used > Duration::from_millis(1),
             "{used:?} of {took:?}"
         );
-        let (cpu, memory) = process_use(std::process::id()).unwrap();
-        assert!(cpu >= used && memory > 1 << 20);
+        let before = process_use(std::process::id()).unwrap();
+        assert!(before.cpu >= used && before.memory > 1 << 20);
+        std::thread::sleep(Duration::from_millis(5));
+        assert!(process_use(std::process::id()).unwrap().wakes > before.wakes);
     }
 }

@@ -49,7 +49,8 @@ pub fn plans(scenario: &Scenario, share: Share) -> Vec<BotPlan> {
                         room: format!("loadtest-{:x}-{room_number}", share.run),
                         identity: format!("bot-{room_number}-{member}"),
                         role: role.clone(),
-                        join_at: Duration::from_secs_f64(ramp.as_secs_f64() * nth / total),
+                        join_at: Duration::from_secs_f64(ramp.as_secs_f64() * nth / total)
+                            + role.join_after.get(),
                         room_seed,
                         seed: dice.roll(),
                         voice: (voice, voices),

@@ -28,6 +28,8 @@ pub struct RelaySample {
     pub shard_cpu_s: Option<f64>,
     /// Resident memory in bytes.
     pub memory: Option<f64>,
+    /// How often its threads slept and were woken.
+    pub wakes: Option<f64>,
     /// RTP packets received, and sent.
     pub packets_in: Option<f64>,
     /// See `packets_in`.
@@ -66,11 +68,12 @@ impl RelayWatch {
             sample.read_metrics(&text);
         }
         if let Some(pid) = self.source.pid {
-            let Some((cpu, memory)) = process_use(pid) else {
+            let Some(used) = process_use(pid) else {
                 bail!("there is no process {pid} on this machine, or it is another user's")
             };
-            sample.cpu_s = Some(cpu.as_secs_f64());
-            sample.memory = Some(memory as f64);
+            sample.cpu_s = Some(used.cpu.as_secs_f64());
+            sample.memory = Some(used.memory as f64);
+            sample.wakes = Some(used.wakes as f64);
         }
         Ok(Some(sample))
     }
@@ -113,6 +116,8 @@ pub struct RelayUse {
     pub shard_cpu: Option<f64>,
     /// Highest resident memory in bytes.
     pub memory: Option<f64>,
+    /// How often a second its threads slept and were woken.
+    pub wakes: Option<f64>,
     /// RTP packets a second, received and sent.
     pub packets_in: Option<f64>,
     /// See `packets_in`.
@@ -136,6 +141,7 @@ pub fn relay_use(samples: &[RelaySample]) -> Option<RelayUse> {
         cpu_cores: rate(|s| s.cpu_s),
         shard_cpu: rate(|s| s.shard_cpu_s),
         memory: samples.iter().filter_map(|s| s.memory).reduce(f64::max),
+        wakes: rate(|s| s.wakes),
         packets_in: rate(|s| s.packets_in),
         packets_out: rate(|s| s.packets_out),
         bits_out: rate(|s| s.bytes_out).map(|bytes| bytes * 8.0),

@@ -65,6 +65,12 @@ pub struct Role {
     /// Send the picture in several sizes.
     #[serde(default = "defaults::yes")]
     pub simulcast: bool,
+    /// Bits a second of the picture's largest size, in place of the usual.
+    #[serde(default)]
+    pub bitrate: Option<u32>,
+    /// Send the same from second to second in place of what people and cameras do.
+    #[serde(default)]
+    pub steady: Option<Steady>,
     /// Has a microphone.
     #[serde(default)]
     pub audio: bool,
@@ -77,6 +83,9 @@ pub struct Role {
     /// How many of the others its page shows at most.
     #[serde(default = "defaults::tiles")]
     pub tiles: usize,
+    /// How much later than the ramp has it, it joins.
+    #[serde(default)]
+    pub join_after: Span,
     /// How long it stays (on average, at random) before it leaves; without it, to the end.
     #[serde(default)]
     pub stay: Option<Span>,
@@ -86,6 +95,16 @@ pub struct Role {
     /// Its access network, where that is a bad one.
     #[serde(default)]
     pub link: Option<LinkSpec>,
+}
+
+/// Streams that do not vary, to compare relays by: a picture of one size, and a microphone that always hears speech.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Steady {
+    /// Packets of the picture a second.
+    pub packets: u32,
+    /// RTP payload of each, in bytes.
+    pub payload: u16,
 }
 
 /// How a page shows the others.
@@ -196,14 +215,29 @@ impl Role {
             count,
             video,
             simulcast: true,
+            bitrate: None,
+            steady: None,
             audio,
             muted: defaults::muted(),
             layout: Layout::Grid,
             tiles: defaults::tiles(),
+            join_after: Span::default(),
             stay: None,
             away: Span::default(),
             link: None,
         }
+    }
+}
+
+impl Role {
+    /// The encodings of its camera, smallest first; `None` without one.
+    pub fn layers(&self) -> Option<Vec<Layer>> {
+        let mut layers = self.video?.layers(self.simulcast && self.steady.is_none()).to_vec();
+        if let Some(top) = layers.last_mut() {
+            let steady = self.steady.map(|s| s.packets * u32::from(s.payload) * 8);
+            top.bitrate = steady.or(self.bitrate).unwrap_or(top.bitrate);
+        }
+        Some(layers)
     }
 }
 
@@ -253,6 +287,18 @@ impl Scenario {
         ensure!(self.participants() > 0, "there are no participants");
         for role in self.rooms.iter().flat_map(|rooms| &rooms.roles) {
             ensure!((0.0..=1.0).contains(&role.muted), "muted = {} is no share of 0 to 1", role.muted);
+            if let Some(steady) = role.steady {
+                ensure!(
+                    (200..=1300).contains(&steady.payload),
+                    "payload = {} is not 200 to 1300",
+                    steady.payload
+                );
+                ensure!(
+                    (30..=10_000).contains(&steady.packets),
+                    "packets = {} is not 30 to 10000",
+                    steady.packets
+                );
+            }
             ensure!(role.stay.is_none_or(|stay| !stay.get().is_zero()), "stay is zero");
             if let Some(link) = role.link {
                 ensure!((0.0..=1.0).contains(&link.loss), "loss = {} is no share of 0 to 1", link.loss);

@@ -11,10 +11,12 @@ mod cmsg;
 mod recv;
 mod send;
 mod socket;
+mod stamp;
 mod wake;
 
 pub use affinity::{pin_to_cpu, thread_cpu_time};
 pub use recv::RecvBatch;
 pub use send::SendReport;
 pub use socket::{Readiness, UdpSocket, UdpSocketConfig};
+pub use stamp::{Stamped, recv_stamped, stamp_arrivals};
 pub use wake::Waker;

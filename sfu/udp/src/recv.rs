@@ -113,7 +113,7 @@ impl RecvBatch {
     }
 }
 
-fn address_of(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
+pub(crate) fn address_of(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
     match libc::c_int::from(storage.ss_family) {
         libc::AF_INET => {
             // SAFETY: sockaddr_storage is larger than and aligned for every socket address; for this family the kernel

@@ -232,15 +232,15 @@ impl<'a> Session<'a> {
                 .map_err(|error| format!("a socket of the tester: {error}"))
         };
         let recorded = context.play == Play::Recorded;
-        let layers = plan.role.video.map(|video| match recorded {
-            true => recording::LAYERS,
-            false => video.layers(plan.role.simulcast),
-        });
+        let layers = match recorded {
+            true => plan.role.video.map(|_| recording::LAYERS.to_vec()),
+            false => plan.role.layers(),
+        };
         let publishes = plan.role.audio || layers.is_some();
         let publisher = match publishes {
             true => {
                 let (member, members) = plan.voice;
-                let speaker = plan.role.audio.then(|| match recorded {
+                let speaker = plan.role.audio.then(|| match recorded || plan.role.steady.is_some() {
                     true => Speaker::steady(),
                     false => Speaker::new(plan.room_seed, member, members, plan.role.muted),
                 });
@@ -248,6 +248,7 @@ impl<'a> Session<'a> {
                     speaker,
                     layers,
                     recorded,
+                    steady: plan.role.steady,
                     cryptor: context.cryptor.clone(),
                     clock: context.clock,
                     window: context.window,
