@@ -61,7 +61,7 @@ issue sfu sfu.curtain.internal serverAuth
 issue signaling signaling.curtain.internal clientAuth
 if $self_signed; then
     openssl req -x509 "${new_key[@]}" -keyout privkey.pem -out fullchain.pem -days 30 -subj "/CN=$host" \
-        -addext "subjectAltName=DNS:$host" 2>/dev/null
+        -addext "subjectAltName=DNS:$host,IP:$address" -addext "basicConstraints=critical,CA:FALSE" 2>/dev/null
 fi
 
 random() { openssl rand -base64 36; }

@@ -5,56 +5,19 @@ them, in a network of its own; then asks Prometheus for everything that rules an
     deploy/check/live.py BIN            folder of the binaries (target/release)
 """
 
-import base64
-import hashlib
-import hmac
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
+
+from services import get, link_is_up, need, participant, wait
 
 DEPLOY = os.path.realpath(os.path.join(os.path.dirname(__file__), ".."))
 # Queries of the dashboard that a good call leaves without an answer.
 SILENT = ["curtain_drops_total", "curtain_signaling_closes_total", "curtain_signaling_twirp_requests_total"]
-
-
-def need(condition, text):
-    if not condition:
-        raise SystemExit(f"live check: {text}")
-
-
-def get(url):
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return answer.read().decode()
-    except (urllib.error.URLError, OSError):
-        return ""
-
-
-def wait(what, condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        need(time.monotonic() < end, f"{what} took more than {seconds} s")
-        time.sleep(0.2)
-
-
-def token(site, identity):
-    key, secret = re.search(r'^(API\w+) = "(.*)"$', open(f"{site}/sfu.toml").read(), re.M).groups()
-    part = lambda raw: base64.urlsafe_b64encode(raw).rstrip(b"=")
-    body = {
-        "iss": key,
-        "sub": identity,
-        "exp": int(time.time()) + 600,
-        "video": {"roomJoin": True, "room": "visit"},
-    }
-    head = part(b'{"alg":"HS256","typ":"JWT"}') + b"." + part(json.dumps(body).encode())
-    return (head + b"." + part(hmac.digest(secret.encode(), head, hashlib.sha256))).decode()
 
 
 def edit(path, *pairs):
@@ -81,11 +44,8 @@ def main(binaries):
         check=True,
         stdout=subprocess.DEVNULL,
     )
-    # The tester speaks no TLS; a loopback address may go without.
     edit(
         f"{site}/signaling.toml",
-        ('bind = "0.0.0.0:443"', 'bind = "127.0.0.1:7880"'),
-        ('[tls]\ncertificate = "fullchain.pem"\nkey = "privkey.pem"\n', ""),
         ("page = ", "# page = "),
         ("/var/lib/curtain/", f"{work.name}/"),
     )
@@ -110,16 +70,12 @@ def main(binaries):
             f"--storage.tsdb.path={work.name}/tsdb",
             "--web.listen-address=127.0.0.1:9090",
         )
-        wait("the control link", lambda: "\ncurtain_signaling_relay_link_up 1\n" in get("http://127.0.0.1:7889/metrics"))
+        wait("the control link", link_is_up)
         wait("Prometheus", lambda: "Ready" in get("http://127.0.0.1:9090/-/ready"))
-        calls = [
-            start(
-                *[f"{binaries}/loadtest", "join", "--url", "ws://127.0.0.1:7880", "--key", "passphrase"],
-                *["--audio", "--video", "--seconds", "30"],
-                env={"CURTAIN_TOKEN": token(site, identity)},
-            )
-            for identity in ("clinician", "patient")
-        ]
+        calls = []
+        for identity in ("clinician", "patient"):
+            command, environment = participant(binaries, site, identity, "wss://127.0.0.1", 30)
+            calls.append(start(*command, env=environment))
         time.sleep(12)
         look()
         for call in calls:

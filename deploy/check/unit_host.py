@@ -2,18 +2,13 @@
 signalling service under it, and what the sandbox and the services' logs say."""
 
 import asyncio
-import base64
 import glob
-import hashlib
-import hmac
 import json
 import os
 import re
-import ssl
 import subprocess
-import time
-import urllib.error
-import urllib.request
+
+from services import get, link_is_up, need, participant, wait
 
 CURTAIN = ["curtain-sfu", "curtain-signaling"]
 
@@ -22,89 +17,17 @@ def run(*command):
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
-def need(condition, text):
-    if not condition:
-        raise SystemExit(f"unit check: {text}")
-
-
-def get(url):
-    context = ssl._create_unverified_context()
-    try:
-        with urllib.request.urlopen(url, context=context, timeout=2) as answer:
-            return answer.read().decode()
-    except (urllib.error.URLError, OSError):
-        return ""
-
-
-def wait(what, condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        need(time.monotonic() < end, f"{what} took more than {seconds} s")
-        time.sleep(0.2)
-
-
-def link_is_up():
-    return "\ncurtain_signaling_relay_link_up 1\n" in get("http://127.0.0.1:7889/metrics")
-
-
-def token(identity):
-    text = open("/etc/curtain/signaling.toml").read()
-    key, secret = re.search(r'^(API\w+) = "(.*)"$', text, re.M).groups()
-    part = lambda raw: base64.urlsafe_b64encode(raw).rstrip(b"=")
-    body = {
-        "iss": key,
-        "sub": identity,
-        "exp": int(time.time()) + 600,
-        "video": {"roomJoin": True, "room": "visit"},
-    }
-    head = part(b'{"alg":"HS256","typ":"JWT"}') + b"." + part(json.dumps(body).encode())
-    return (head + b"." + part(hmac.digest(secret.encode(), head, hashlib.sha256))).decode()
-
-
-async def plain_door():
-    """The tester speaks ws://; the service speaks TLS only."""
-    context = ssl._create_unverified_context()
-
-    async def serve(reader, writer):
-        try:
-            inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", 443, ssl=context)
-        except OSError:
-            writer.close()
-            return
-
-        async def carry(source, sink):
-            try:
-                while data := await source.read(65536):
-                    sink.write(data)
-                    await sink.drain()
-            except OSError:
-                pass
-            sink.close()
-
-        await asyncio.gather(carry(reader, inner_writer), carry(inner_reader, writer))
-
-    return await asyncio.start_server(serve, "127.0.0.1", 7000)
-
-
 async def call():
-    door = await plain_door()
-
     async def join(identity):
-        arguments = ["--url", "ws://127.0.0.1:7000", "--key", "passphrase", "--audio", "--video", "--seconds", "6"]
+        command, environment = participant("/usr/local/bin", "/etc/curtain", identity, "wss://127.0.0.1", 6)
         process = await asyncio.create_subprocess_exec(
-            "/usr/local/bin/loadtest",
-            "join",
-            *arguments,
-            env={"CURTAIN_TOKEN": token(identity)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            *command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         out, err = await process.communicate()
         need(process.returncode == 0, f"a participant failed: {err.decode()}")
         return json.loads(out.decode().strip().splitlines()[-1])
 
     reports = await asyncio.gather(join("clinician"), join("patient"))
-    door.close()
     for report in reports:
         streams = list(report["streams"].values())
         opened = {s["kind"]: s["opened"] for s in streams}

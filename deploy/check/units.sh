@@ -66,14 +66,14 @@ ExecStart=/usr/bin/python3 /check/unit_host.py
 StandardOutput=append:/check/out/log
 StandardError=inherit
 UNIT
-cp "$deploy/check/unit_host.py" "$work/"
+cp "$deploy/check/unit_host.py" "$deploy/check/services.py" "$work/"
 nspawn=(
     systemd-nspawn --quiet --register=no --keep-unit --directory=/ --volatile=yes --private-network --console=pipe
     --kill-signal=SIGRTMIN+3
     --bind-ro="$work/site:/etc/curtain" --bind-ro="$work/local:/usr/local"
     --bind-ro="$deploy/systemd/curtain.sysusers.conf:/etc/sysusers.d/curtain.conf"
     --bind-ro="$work/curtain-check.service:/etc/systemd/system/curtain-check.service"
-    --bind-ro="$work/unit_host.py:/check/unit_host.py" --bind="$work/out:/check/out"
+    --bind-ro="$work/unit_host.py:/check/unit_host.py" --bind-ro="$work/services.py:/check/services.py" --bind="$work/out:/check/out"
     # There is no network to wait for.
     --bind-ro=/dev/null:/etc/systemd/system/systemd-networkd-wait-online.service
 )
