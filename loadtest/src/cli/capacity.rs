@@ -2,13 +2,12 @@
 
 use std::process::ExitCode;
 
-use anyhow::Context;
 use loadtest::capacity::{Capacity, Grow, Search, Step};
 use loadtest::report::{Objectives, Report, html};
 use loadtest::scenario::Span;
 
 use super::progress::View;
-use super::run::{Cluster, Output, Server, What, stop_signal};
+use super::run::{Cluster, Output, Server, What, save, stop_signal};
 use super::{HOLDS, INVALID};
 
 #[derive(Debug, clap::Args)]
@@ -46,7 +45,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let mut search = Search::new(args.start, args.max, args.tolerance / 100.0);
     let mut found = Capacity { scenario: base.name.clone(), grow: args.grow, steps: Vec::new() };
     let stop = stop_signal();
-    let mut last: Option<Report> = None;
+    let (mut shown, mut shown_holds): (Option<Report>, bool) = (None, false);
     while let Some(size) = search.next() {
         let scenario = args.grow.scale(&base, size);
         if !args.output.quiet {
@@ -68,8 +67,10 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
         found.steps.push(step);
         search.record(size, holds && valid);
-        if holds && valid {
-            last = Some(report);
+        // The page shows the largest size that held; while there is none, the last one tried.
+        let good = holds && valid;
+        if good || !shown_holds {
+            (shown, shown_holds) = (Some(report), good);
         }
         if *stop.borrow() {
             break;
@@ -77,13 +78,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         tokio::time::sleep(args.pause.get()).await;
     }
     print!("{}", found.summary());
-    if let Some(path) = &args.output.json {
-        let text = serde_json::to_string_pretty(&found)?;
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    if let (Some(path), Some(report)) = (&args.output.html, &last) {
-        let page = html(report, &found.charts());
-        std::fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
+    save(args.output.json.as_deref(), || Ok(serde_json::to_string_pretty(&found)?))?;
+    if let Some(report) = shown {
+        save(args.output.html.as_deref(), || Ok(html(&report, &found.charts())))?;
     }
     Ok(ExitCode::from(if found.is_answer() { HOLDS } else { INVALID }))
 }

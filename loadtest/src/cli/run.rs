@@ -83,9 +83,6 @@ pub(crate) struct Output {
     /// Write the report as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
-    /// Write the objectives as JUnit XML.
-    #[arg(long, value_name = "FILE")]
-    junit: Option<PathBuf>,
     /// Write a page with charts.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
@@ -135,6 +132,9 @@ pub(crate) struct Args {
     output: Output,
     #[command(flatten)]
     objectives: Objectives,
+    /// Write the objectives as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    junit: Option<PathBuf>,
     /// List the ready scenarios and exit.
     #[arg(long)]
     list_scenarios: bool,
@@ -205,22 +205,10 @@ impl What {
     }
 }
 
-impl Output {
-    pub(crate) fn write(&self, report: &Report, more: &[loadtest::report::Chart]) -> anyhow::Result<()> {
-        let save = |path: &Path, text: String| {
-            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-        };
-        if let Some(path) = &self.json {
-            save(path, serde_json::to_string(report)?)?;
-        }
-        if let Some(path) = &self.junit {
-            save(path, junit(report))?;
-        }
-        if let Some(path) = &self.html {
-            save(path, html(report, more))?;
-        }
-        Ok(())
-    }
+/// Writes a file that the operator asked for.
+pub(crate) fn save(path: Option<&Path>, text: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(path, text()?).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Turns true when the operator wants to stop.
@@ -257,7 +245,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     view.end();
     let report = Report::new(&scenario, outcome, &args.objectives);
     print!("{}", summary(&report));
-    args.output.write(&report, &[])?;
+    save(args.output.json.as_deref(), || Ok(serde_json::to_string(&report)?))?;
+    save(args.junit.as_deref(), || Ok(junit(&report)))?;
+    save(args.output.html.as_deref(), || Ok(html(&report, &[])))?;
     Ok(exit(&report))
 }
 

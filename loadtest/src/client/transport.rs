@@ -86,7 +86,9 @@ impl Transport {
     /// Takes the answer to the last offer.
     pub(crate) fn accept_answer(&mut self, sdp: &str) -> anyhow::Result<()> {
         let pending = self.pending.take().ok_or_else(|| anyhow::anyhow!("an answer without an offer"))?;
-        Ok(self.rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(sdp)?)?)
+        self.rtc.sdp_api().accept_answer(pending, SdpAnswer::from_sdp_string(sdp)?)?;
+        self.deadline = Instant::now(); // there is something to send now
+        Ok(())
     }
 
     /// Answers an offer. `str0m` would wait for the other end to start DTLS where the offer leaves it open; browsers

@@ -319,8 +319,12 @@ impl<'a> Session<'a> {
             }
             let mut wake = leave_at.min(self.next_tick).min(self.next_ping);
             if let Some(publisher) = &mut self.publisher {
+                let sent = publisher.frames;
                 let due = publisher.send_due(now, &mut self.context.board(), &mut mutes);
-                publisher.transport.advance(now, &mut events).map_err(|e| media(&e))?;
+                // Every datagram that comes in for the subscriber leads here, too.
+                if publisher.frames > sent || publisher.transport.deadline() <= now {
+                    publisher.transport.advance(now, &mut events).map_err(|e| media(&e))?;
+                }
                 wake = due.map_or(wake, |due| wake.min(due)).min(publisher.transport.deadline());
             }
             self.on_publisher_events(&mut events)?;
