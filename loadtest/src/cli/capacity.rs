@@ -80,7 +80,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     print!("{}", found.summary());
     save(args.output.json.as_deref(), || Ok(serde_json::to_string_pretty(&found)?))?;
     if let Some(report) = shown {
-        save(args.output.html.as_deref(), || Ok(html(&report, &found.charts())))?;
+        save(args.output.html.as_deref(), || Ok(html(&report, Some(&found))))?;
     }
     Ok(ExitCode::from(if found.is_answer() { HOLDS } else { INVALID }))
 }

@@ -247,7 +247,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     print!("{}", summary(&report));
     save(args.output.json.as_deref(), || Ok(serde_json::to_string(&report)?))?;
     save(args.junit.as_deref(), || Ok(junit(&report)))?;
-    save(args.output.html.as_deref(), || Ok(html(&report, &[])))?;
+    save(args.output.html.as_deref(), || Ok(html(&report, None)))?;
     Ok(exit(&report))
 }
 

@@ -4,6 +4,7 @@ use futures_util::{SinkExt, StreamExt};
 use livekit_protocol as proto;
 use prost::Message as _;
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{Connector, MaybeTlsStream, WebSocketStream, connect_async_tls_with_config};
 
@@ -12,6 +13,10 @@ use super::trust::Trust;
 
 pub(crate) use proto::signal_request::Message as Request;
 pub(crate) use proto::signal_response::Message as Response;
+
+/// Most messages are shorter. The library fills so much with zeros each time that a bot looks for a message, which is at every
+/// packet of media, and keeps it for each connection; its default is 128 KiB.
+const READ_BUFFER: usize = 4096;
 
 /// One signalling connection.
 pub(crate) struct SignalClient {
@@ -26,7 +31,8 @@ impl SignalClient {
             url.trim_end_matches('/')
         );
         let connector = trust.map_or(Connector::Plain, |trust| Connector::Rustls(trust.config()));
-        let (socket, _) = connect_async_tls_with_config(url, None, true, Some(connector)).await?;
+        let config = WebSocketConfig::default().read_buffer_size(READ_BUFFER);
+        let (socket, _) = connect_async_tls_with_config(url, Some(config), true, Some(connector)).await?;
         Ok(Self { socket })
     }
 

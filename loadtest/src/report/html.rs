@@ -5,11 +5,14 @@ use std::fmt::Write as _;
 use super::Report;
 use super::junit::escape;
 use super::text::{figure, human_rate, summary};
+use crate::capacity::Capacity;
 use crate::measure::Dist;
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 64.0;
+/// Half of the last number stands to the right of its line.
+const RIGHT: f64 = 28.0;
 const BOTTOM: f64 = 40.0;
 const TOP: f64 = 12.0;
 const COLOURS: [&str; 4] = ["#1f6feb", "#c2410c", "#15803d", "#7e22ce"];
@@ -27,15 +30,15 @@ pub struct Chart {
     pub lines: Vec<(String, Vec<(f64, f64)>)>,
 }
 
-/// The page; `more` are charts besides the report's own.
-pub fn html(report: &Report, more: &[Chart]) -> String {
+/// The page of a run; where it is a step of a search for a relay's capacity, what was found comes first.
+pub fn html(report: &Report, found: Option<&Capacity>) -> String {
     let mut out = String::new();
     // Writing to a string does not fail.
-    let _ = write(&mut out, report, more);
+    let _ = write(&mut out, report, found);
     out
 }
 
-fn write(out: &mut String, r: &Report, more: &[Chart]) -> std::fmt::Result {
+fn write(out: &mut String, r: &Report, found: Option<&Capacity>) -> std::fmt::Result {
     let verdict = match (r.is_valid(), r.holds()) {
         (false, _) => "not a valid run",
         (true, true) => "all objectives hold",
@@ -51,6 +54,15 @@ fn write(out: &mut String, r: &Report, more: &[Chart]) -> std::fmt::Result {
          svg{{width:100%;height:auto}}pre{{background:#f6f8fa;padding:1rem;overflow:auto}}h2{{margin-top:2rem}}\
          </style></head><body><h1>Load test: {title}</h1>"
     )?;
+    if let Some(found) = found {
+        writeln!(out, "<h2>Capacity</h2><pre>{}</pre>", escape(found.summary().trim()))?;
+        for chart in found.charts() {
+            draw(out, &chart)?;
+        }
+        let which =
+            if found.carries().is_some() { "The largest size that held" } else { "The last size tried" };
+        writeln!(out, "<h2>{which}</h2>")?;
+    }
     let class = if r.is_valid() && r.holds() { "" } else { " class=\"bad\"" };
     writeln!(
         out,
@@ -76,7 +88,7 @@ fn write(out: &mut String, r: &Report, more: &[Chart]) -> std::fmt::Result {
         )?;
     }
     writeln!(out, "</table>")?;
-    for chart in more.iter().chain(&charts(r)) {
+    for chart in &charts(r) {
         draw(out, chart)?;
     }
     writeln!(out, "<h2>Summary</h2><pre>{}</pre></body></html>", escape(&summary(r)))
@@ -159,7 +171,7 @@ fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
     let points = || chart.lines.iter().flat_map(|(_, line)| line.iter().copied());
     let max_x = nice(points().map(|(x, _)| x).fold(0.0, f64::max));
     let max_y = nice(points().map(|(_, y)| y).fold(0.0, f64::max));
-    let x = |v: f64| LEFT + v / max_x * (WIDTH - LEFT - 16.0);
+    let x = |v: f64| LEFT + v / max_x * (WIDTH - LEFT - RIGHT);
     let y = |v: f64| HEIGHT - BOTTOM - v / max_y * (HEIGHT - BOTTOM - TOP);
     writeln!(
         out,
@@ -174,7 +186,7 @@ fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
             "<line x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{:.1}\" y2=\"{:.1}\" stroke=\"#d0d7de\"/>\
              <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>\
              <text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
-            WIDTH - 16.0,
+            WIDTH - RIGHT,
             y(vy),
             y(vy),
             LEFT - 6.0,
@@ -192,7 +204,7 @@ fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
             "<polyline fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" points=\"{}\"/>\
              <text x=\"{:.1}\" y=\"{:.1}\" fill=\"{colour}\">{}</text>",
             path.join(" "),
-            LEFT + 130.0 * index as f64,
+            LEFT + 165.0 * index as f64,
             HEIGHT - 6.0,
             escape(name)
         )?;
@@ -200,7 +212,7 @@ fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
     writeln!(
         out,
         "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text><text x=\"{:.1}\" y=\"{:.1}\">{}</text></svg>",
-        WIDTH - 16.0,
+        WIDTH - RIGHT,
         HEIGHT - 6.0,
         escape(&chart.x),
         LEFT + 4.0,
@@ -221,6 +233,7 @@ fn nice(max: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::capacity::Step;
     use crate::report::Point;
 
     #[test]
@@ -230,15 +243,17 @@ mod tests {
             report.video_delay.record_n(value, 10);
         }
         report.seconds = (0..3).map(|i| Point { delay_p99_ms: f64::from(i), ..Point::default() }).collect();
-        let more = Chart {
-            title: "Capacity".into(),
-            lines: vec![("delay".into(), vec![(10.0, 1.0), (20.0, 4.0)])],
-            ..Chart::default()
-        };
-        let page = html(&report, &[more]);
+        let step =
+            |size: u32| Step { size, participants: u64::from(size) * 2, holds: size < 20, ..Step::default() };
+        let found = Capacity { steps: vec![step(10), step(20)], ..Capacity::default() };
+        let page = html(&report, Some(&found));
+        assert!(page.contains("carries 20 participants") && page.contains("The largest size that held"));
+        assert!(!html(&report, None).contains("carries"));
         assert!(page.contains("&lt;visits&gt;") && !page.contains("<visits>"));
         assert!(!page.contains("http:") && !page.contains("https:") && !page.contains("<script"));
-        for title in ["Capacity", "Delay distribution", "Delay over time"] {
+        for title in
+            ["Capacity", "Capacity: delay against participants", "Delay distribution", "Delay over time"]
+        {
             assert!(page.contains(&format!("<h2>{title}</h2>")), "{title}");
         }
         assert!(!page.contains("The relay's CPU"), "nothing is known of it");

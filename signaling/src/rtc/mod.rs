@@ -22,6 +22,9 @@ use params::{Join, Query};
 
 /// Answers of the WebSocket layer may wait up to this many bytes for a slow client before its writer has to wait.
 const WRITE_BUFFER: usize = 1024 * 1024;
+/// Clients' messages are small; a longer one is read in several steps. Each connection keeps a buffer of this size (the
+/// library's default is 128 KiB), and fills it with zeros before it reads.
+const READ_BUFFER: usize = 4096;
 
 /// A refused request: LiveKit's status and text.
 struct Refused {
@@ -108,6 +111,7 @@ async fn serve(
         Ok((session, claims)) => {
             ::metrics::counter!(metrics::JOINS, "outcome" => "accepted").increment(1);
             upgrade
+                .read_buffer_size(READ_BUFFER)
                 .max_message_size(app.limits.message_size)
                 .max_frame_size(app.limits.message_size)
                 .max_write_buffer_size(WRITE_BUFFER)
