@@ -128,12 +128,12 @@ impl Assembler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::vp8::{Descriptor, packetize};
+    use crate::media::vp8::{Descriptor, MAX_PAYLOAD, packetize};
 
     fn packets(frame: u8, len: usize) -> Vec<(Arc<[u8]>, bool)> {
         let d = Descriptor { picture: u16::from(frame), tl0: 0, temporal: 0, discardable: false };
         let mut packets = Vec::new();
-        packetize(&vec![frame; len], d, |payload, last| packets.push((payload, last)));
+        packetize(&vec![frame; len], d, MAX_PAYLOAD, |payload, last| packets.push((payload, last)));
         packets
     }
 

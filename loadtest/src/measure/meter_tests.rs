@@ -1,5 +1,5 @@
 use super::*;
-use crate::media::vp8::{Descriptor, packetize};
+use crate::media::vp8::{Descriptor, MAX_PAYLOAD, packetize};
 
 const PERIOD: Duration = Duration::from_millis(40);
 
@@ -55,7 +55,7 @@ impl World {
         self.cryptor.seal_in_place(FrameKind::Vp8, iv, &mut bytes);
         let d = Descriptor { picture: number as u16, tl0: 0, temporal: 0, discardable: false };
         let mut packets = Vec::new();
-        packetize(&bytes, d, |payload, last| {
+        packetize(&bytes, d, MAX_PAYLOAD, |payload, last| {
             packets.push((self.seq, last, payload));
             self.seq += 1;
         });
