@@ -22,8 +22,16 @@ use crate::tcp::links::{Links, TcpInput};
 const COMMAND_BACKLOG: usize = 16_384;
 /// Most receive batches between two looks at commands and timers.
 const BATCHES_PER_TURN: usize = 4;
+/// Checks and handshakes of a turn: so long at most, and a few between two looks at the clock. A handshake takes as long as
+/// hundreds of packets; when many join at once, media has its turns in between.
+const CONNECT_TIME: Duration = Duration::from_micros(500);
+const CONNECT_BATCH: usize = 2;
 /// Bytes of a fan-out that are sent before it goes on: they are still in the nearest caches then.
 const SEND_AT: usize = 64 * 1024;
+/// Timers and RTCP that is received apart may be so late: those of hundreds of peers share a wake-up.
+const GRID: Duration = Duration::from_millis(4);
+/// Under load the thread wakes at most so often: one wake-up finds what many would have found one by one.
+const REST: Duration = Duration::from_millis(1);
 /// Longest sleep: bounds how late the CPU figure is.
 const MAX_SLEEP: Duration = Duration::from_secs(1);
 
@@ -191,30 +199,41 @@ impl Loop {
         }
     }
 
-    /// One turn: 1. wait; 2. commands, so that mute and leave act before the next datagram is read; 3. datagrams of TCP
-    /// connections, which are bounded there; 4. those of the socket, a bounded number of batches; 5. timers; 6. send;
-    /// 7. events.
+    /// One turn: 1. wait ([`Rhythm`] says for what and how long); 2. commands, so that mute and leave act before the next
+    /// datagram is read; 3. datagrams of TCP connections, which are bounded there; 4. media of the socket, a bounded number
+    /// of batches; 5. RTCP, where the kernel sorts it out; 6. checks and handshakes, for a bounded time; 7. timers; 8. send;
+    /// 9. events.
     fn run(mut self) {
         if self.pin
             && let Err(error) = sfu_udp::pin_to_cpu(self.config_index)
         {
             tracing::warn!(shard = self.config_index, %error, "cannot pin the shard to a core");
         }
+        if !self.socket.borrow().is_sorted() {
+            tracing::warn!(
+                shard = self.config_index,
+                "the kernel does not sort datagrams here: receiving all together"
+            );
+        }
         let mut batch = RecvBatch::new();
         let mut commands = Vec::new();
         let mut tcp = Vec::new();
         let mut more = false;
+        let mut rhythm = Rhythm::new(self.socket.borrow().is_sorted(), Instant::now());
         while !self.inbox.stop.load(Ordering::Acquire) {
             let now = Instant::now();
-            let timeout = if more || !self.waiting.is_empty() {
-                if more { Duration::ZERO } else { Duration::from_millis(1) }
+            let wait = if more {
+                Wait { rest: None, timeout: Duration::ZERO, for_feedback: true }
+            } else if !self.waiting.is_empty() {
+                Wait { rest: None, timeout: Duration::from_millis(1), for_feedback: true }
             } else {
-                self.shard
-                    .poll_timeout()
-                    .map_or(MAX_SLEEP, |at| at.saturating_duration_since(now))
-                    .min(MAX_SLEEP)
+                rhythm.wait(self.shard.poll_timeout(), self.shard.is_exact(now), now)
             };
-            let ready = match self.socket.borrow().wait(&self.inbox.waker, Some(timeout)) {
+            if let Some(rest) = wait.rest {
+                std::thread::sleep(rest);
+            }
+            let waited = self.socket.borrow().wait(&self.inbox.waker, Some(wait.timeout), wait.for_feedback);
+            let ready = match waited {
                 Ok(ready) => ready,
                 Err(error) => {
                     tracing::error!(shard = self.config_index, %error, "the shard cannot wait on its socket");
@@ -222,6 +241,7 @@ impl Loop {
                 }
             };
             let now = Instant::now();
+            rhythm.woke(now);
             if ready.woken {
                 std::mem::swap(
                     &mut commands,
@@ -237,20 +257,25 @@ impl Loop {
             }
             more = false;
             if ready.readable {
-                for _ in 0..BATCHES_PER_TURN {
-                    match self.socket.borrow().recv_batch(&mut batch) {
-                        Ok(full) => more = full,
-                        Err(error) => {
-                            tracing::error!(shard = self.config_index, %error, "the shard's socket is broken");
-                            return;
-                        }
+                match self.take(&mut batch, Part::Media, BATCHES_PER_TURN, None) {
+                    Some((_, left)) => more |= left,
+                    None => return,
+                }
+            }
+            if ready.feedback || rhythm.feedback_due(now) {
+                match self.take(&mut batch, Part::Feedback, BATCHES_PER_TURN, None) {
+                    Some((found, left)) => {
+                        rhythm.took_feedback(found, now);
+                        more |= left;
                     }
-                    let now = Instant::now();
-                    self.shard.handle_datagrams(batch.datagrams(), &mut self.tx, now);
-                    self.flush();
-                    if !more {
-                        break;
-                    }
+                    None => return,
+                }
+            }
+            if ready.connect {
+                let until = Instant::now() + CONNECT_TIME;
+                match self.take(&mut batch, Part::Connect, usize::MAX, Some(until)) {
+                    Some((_, left)) => more |= left,
+                    None => return,
                 }
             }
             let now = Instant::now();
@@ -261,6 +286,45 @@ impl Loop {
             self.flush();
             self.report();
         }
+    }
+
+    /// Takes datagrams of a kind, so many batches at most and until then. Returns how many there were, and whether more may
+    /// be there; nothing when the socket is broken.
+    fn take(
+        &mut self,
+        batch: &mut RecvBatch,
+        part: Part,
+        batches: usize,
+        until: Option<Instant>,
+    ) -> Option<(usize, bool)> {
+        let mut found = 0;
+        for _ in 0..batches {
+            let socket = self.socket.borrow();
+            let received = match part {
+                Part::Media => socket.recv_batch(batch),
+                Part::Feedback => socket.recv_feedback(batch),
+                Part::Connect => socket.recv_connect(batch, CONNECT_BATCH),
+            };
+            drop(socket);
+            let full = match received {
+                Ok(full) => full,
+                Err(error) => {
+                    tracing::error!(shard = self.config_index, %error, "the shard's socket is broken");
+                    return None;
+                }
+            };
+            let now = Instant::now();
+            found += batch.datagrams().count();
+            self.shard.handle_datagrams(batch.datagrams(), &mut self.tx, now);
+            self.flush();
+            if !full {
+                return Some((found, false));
+            }
+            if until.is_some_and(|until| Instant::now() >= until) {
+                break;
+            }
+        }
+        Some((found, true))
     }
 
     fn flush(&mut self) {
@@ -302,6 +366,83 @@ impl Loop {
     }
 }
 
+/// What datagrams are, where the kernel sorts them; else all are [`Part::Media`].
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    Media,
+    Feedback,
+    Connect,
+}
+
+/// When the thread wakes. A wake-up costs as much as forwarding several packets, so that what need not be on time to the
+/// millisecond waits for company; a quiet shard is not woken for nothing.
+#[derive(Debug)]
+struct Rhythm {
+    /// Deadlines are rounded up from here on.
+    start: Instant,
+    /// RTCP comes on a socket of its own.
+    apart: bool,
+    /// The last two turns.
+    woke: [Instant; 2],
+    /// RTCP was last taken, and there was some.
+    feedback: (Instant, bool),
+}
+
+/// What to wait for.
+#[derive(Debug, PartialEq, Eq)]
+struct Wait {
+    /// First sleep for so long, whatever comes.
+    rest: Option<Duration>,
+    /// Then wait at most so long ..
+    timeout: Duration,
+    /// .. for datagrams, and for RTCP or not.
+    for_feedback: bool,
+}
+
+impl Rhythm {
+    fn new(apart: bool, now: Instant) -> Self {
+        Self { start: now, apart, woke: [now; 2], feedback: (now, false) }
+    }
+
+    fn woke(&mut self, now: Instant) {
+        self.woke = [self.woke[1], now];
+    }
+
+    /// The next deadline is the shard's, and so is whether it is to be kept to the point.
+    fn wait(&self, deadline: Option<Instant>, exact: bool, now: Instant) -> Wait {
+        let [before, last] = self.woke;
+        // A turn that followed right upon another is one of many; a lone one is not held up.
+        let dense = last.saturating_duration_since(before) < REST;
+        let rest = REST.saturating_sub(now.saturating_duration_since(last));
+        let rest = Some(rest).filter(|rest| dense && !exact && !rest.is_zero());
+        let now = now + rest.unwrap_or_default();
+        let deadline = deadline.map(|at| if exact { at } else { self.round_up(at) });
+        let deadline = deadline.map_or(MAX_SLEEP, |at| at.saturating_duration_since(now));
+        // Where there was RTCP a moment ago there will be more: it is collected. Where there was none it wakes.
+        let (taken, some) = self.feedback;
+        let held = Some(taken + GRID).filter(|until| self.apart && some && *until > now);
+        let held_for = held.map(|until| until.saturating_duration_since(now));
+        let timeout = deadline.min(MAX_SLEEP).min(held_for.unwrap_or(MAX_SLEEP));
+        Wait { rest, timeout, for_feedback: held.is_none() }
+    }
+
+    fn round_up(&self, at: Instant) -> Instant {
+        let since = at.saturating_duration_since(self.start).as_micros();
+        let grid = GRID.as_micros();
+        let rounded = since.div_ceil(grid).saturating_mul(grid);
+        self.start + Duration::from_micros(u64::try_from(rounded).unwrap_or(u64::MAX / 2))
+    }
+
+    /// Whether RTCP is taken in a turn that has another reason: a little early saves a wake-up.
+    fn feedback_due(&self, now: Instant) -> bool {
+        self.apart && self.feedback.1 && now >= self.feedback.0 + GRID / 2
+    }
+
+    fn took_feedback(&mut self, found: usize, now: Instant) {
+        self.feedback = (now, found > 0);
+    }
+}
+
 /// Takes what a fan-out queues while it goes on.
 fn outlet(
     socket: &Rc<RefCell<UdpSocket>>,
@@ -320,5 +461,64 @@ fn send(socket: &mut UdpSocket, tx: &TxQueue, inbox: &Inbox, shard: usize) {
     }
     if report.gso_disabled {
         tracing::warn!(shard, "no UDP segmentation offload here: sending singly");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn us(n: u64) -> Duration {
+        Duration::from_micros(n)
+    }
+
+    #[test]
+    fn a_lone_datagram_is_not_held_up_and_many_are_taken_together() {
+        let t = Instant::now();
+        let mut rhythm = Rhythm::new(false, t);
+        for n in 1..5 {
+            let now = t + us(20_000 * n);
+            rhythm.woke(now);
+            assert_eq!(
+                rhythm.wait(None, false, now + us(30)),
+                Wait { rest: None, timeout: MAX_SLEEP, for_feedback: true }
+            );
+        }
+        // Another one, right behind.
+        let now = t + us(80_100);
+        rhythm.woke(now);
+        assert_eq!(rhythm.wait(None, false, now + us(40)).rest, Some(us(960)));
+        // What took longer than that has no rest.
+        assert_eq!(rhythm.wait(None, false, now + us(1_000)).rest, None);
+    }
+
+    #[test]
+    fn deadlines_share_wake_ups_and_none_is_early() {
+        let t = Instant::now();
+        let mut rhythm = Rhythm::new(false, t);
+        rhythm.woke(t + us(50_000));
+        let timeout = |at| rhythm.wait(Some(t + us(at)), false, t + us(50_000)).timeout;
+        assert_eq!([timeout(50_001), timeout(52_000), timeout(52_001)], [us(2_000), us(2_000), us(6_000)]);
+        assert_eq!(timeout(40_000), Duration::ZERO);
+        let exact = rhythm.wait(Some(t + us(50_001)), true, t + us(50_000));
+        assert_eq!(exact.timeout, us(1), "while there is a probe");
+        assert_eq!(timeout(9_000_000), MAX_SLEEP);
+    }
+
+    #[test]
+    fn rtcp_is_collected_while_there_is_some() {
+        let t = Instant::now();
+        let mut rhythm = Rhythm::new(true, t);
+        let at = t + us(100_000);
+        rhythm.woke(at);
+        assert!(rhythm.wait(None, false, at).for_feedback, "there was none: the first wakes");
+        rhythm.took_feedback(3, at);
+        assert_eq!(rhythm.wait(None, false, at), Wait { rest: None, timeout: GRID, for_feedback: false });
+        assert!(!rhythm.feedback_due(at + us(1_900)));
+        assert!(rhythm.feedback_due(at + us(2_000)), "another reason woke the thread");
+        assert!(rhythm.wait(None, false, at + GRID).for_feedback, "it has waited for long enough");
+        rhythm.took_feedback(0, at + GRID);
+        assert!(rhythm.wait(None, false, at + GRID).for_feedback);
+        assert!(!rhythm.feedback_due(at + us(60_000)));
     }
 }

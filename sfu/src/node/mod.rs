@@ -135,7 +135,11 @@ impl Node {
             let bind = SocketAddr::new(media.bind, port);
             let config = ShardThreadConfig {
                 index,
-                socket: UdpSocketConfig { offload: media.offload, ..UdpSocketConfig::new(bind) },
+                socket: UdpSocketConfig {
+                    offload: media.offload,
+                    sorted: true,
+                    ..UdpSocketConfig::new(bind)
+                },
                 pin: media.pin,
                 shard: ShardConfig::new(Arc::clone(&certificate)),
                 seed: rand::rng().random(),

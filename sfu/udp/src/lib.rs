@@ -11,6 +11,7 @@ mod cmsg;
 mod recv;
 mod send;
 mod socket;
+mod sort;
 mod stamp;
 mod wake;
 

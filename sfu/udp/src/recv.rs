@@ -45,8 +45,10 @@ impl RecvBatch {
         }
     }
 
-    /// Takes what has arrived, without waiting. Returns whether the batch was full, so that more may be there.
-    pub(crate) fn fill(&mut self, fd: RawFd) -> io::Result<bool> {
+    /// Takes what has arrived, without waiting, in at most so many messages. Returns whether there were as many, so that
+    /// more may be there.
+    pub(crate) fn fill(&mut self, fd: RawFd, most: usize) -> io::Result<bool> {
+        let most = most.min(MESSAGES);
         self.received.clear();
         // SAFETY: all-zero iovec and mmsghdr are valid: null pointers with zero lengths.
         let mut iovecs: [libc::iovec; MESSAGES] = unsafe { std::mem::zeroed() };
@@ -69,7 +71,7 @@ impl RecvBatch {
             libc::recvmmsg(
                 fd,
                 headers.as_mut_ptr(),
-                MESSAGES as u32,
+                most as u32,
                 libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
@@ -95,7 +97,13 @@ impl RecvBatch {
             let segment = self.controls[i].gro_segment(header.msg_hdr.msg_controllen).unwrap_or(len);
             self.received.push((from, len, segment.max(1)));
         }
-        Ok(n == MESSAGES)
+        Ok(n == most)
+    }
+
+    /// Holds nothing from now on, and says that nothing more is there.
+    pub(crate) fn clear(&mut self) -> bool {
+        self.received.clear();
+        false
     }
 
     /// Every datagram received, joined ones taken apart, to be worked on in place.

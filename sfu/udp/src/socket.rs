@@ -10,6 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::recv::RecvBatch;
 use crate::send::{SendReport, Sender};
+use crate::sort::Sorted;
 use crate::wake::Waker;
 
 /// How to open a socket.
@@ -21,20 +22,27 @@ pub struct UdpSocketConfig {
     pub buffer_bytes: usize,
     /// Use segmentation and receive offload where the kernel has it.
     pub offload: bool,
+    /// Receive RTCP, and what connections are made of, apart from media, where the kernel can: see
+    /// [`UdpSocket::recv_feedback`] and [`UdpSocket::recv_connect`].
+    pub sorted: bool,
 }
 
 impl UdpSocketConfig {
-    /// Four MiB of buffer each way, offload on.
+    /// Four MiB of buffer each way, offload on, all received together.
     pub fn new(bind: SocketAddr) -> Self {
-        Self { bind, buffer_bytes: 4 << 20, offload: true }
+        Self { bind, buffer_bytes: 4 << 20, offload: true, sorted: false }
     }
 }
 
 /// What a wait ended with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Readiness {
     /// Datagrams are there.
     pub readable: bool,
+    /// RTCP is there that is received apart.
+    pub feedback: bool,
+    /// STUN or DTLS is there that is received apart.
+    pub connect: bool,
     /// The waker was used.
     pub woken: bool,
 }
@@ -43,6 +51,8 @@ pub struct Readiness {
 #[derive(Debug)]
 pub struct UdpSocket {
     socket: StdSocket,
+    /// Of the same port.
+    sorted: Option<Sorted>,
     sender: Sender,
 }
 
@@ -64,7 +74,14 @@ impl UdpSocket {
         socket.bind(&config.bind.into())?;
         let fd = socket.as_raw_fd();
         let gso = config.offload && enable_gro(fd);
-        Ok(Self { socket: socket.into(), sender: Sender { fd, gso, gso_works: false, dual_stack } })
+        let open = || Sorted::open(&socket, domain, dual_stack, config.buffer_bytes).ok();
+        let sorted = if config.sorted { open() } else { None };
+        if let (true, Some(sorted)) = (gso, &sorted) {
+            enable_gro(sorted.feedback.as_raw_fd());
+            enable_gro(sorted.connect.as_raw_fd());
+        }
+        let sender = Sender { fd, gso, gso_works: false, dual_stack };
+        Ok(Self { socket: socket.into(), sorted, sender })
     }
 
     /// The address that it is bound to.
@@ -80,7 +97,34 @@ impl UdpSocket {
     /// # Errors
     /// When the socket itself is broken; errors that belong to earlier sends are passed over.
     pub fn recv_batch(&self, batch: &mut RecvBatch) -> io::Result<bool> {
-        batch.fill(self.socket.as_raw_fd())
+        batch.fill(self.socket.as_raw_fd(), usize::MAX)
+    }
+
+    /// The same for RTCP, where it is received apart; else there is never any.
+    ///
+    /// # Errors
+    /// As [`UdpSocket::recv_batch`].
+    pub fn recv_feedback(&self, batch: &mut RecvBatch) -> io::Result<bool> {
+        match &self.sorted {
+            Some(sorted) => batch.fill(sorted.feedback.as_raw_fd(), usize::MAX),
+            None => Ok(batch.clear()),
+        }
+    }
+
+    /// The same for STUN and DTLS, at most so many (or, joined by the kernel, a few more).
+    ///
+    /// # Errors
+    /// As [`UdpSocket::recv_batch`].
+    pub fn recv_connect(&self, batch: &mut RecvBatch, most: usize) -> io::Result<bool> {
+        match &self.sorted {
+            Some(sorted) => batch.fill(sorted.connect.as_raw_fd(), most),
+            None => Ok(batch.clear()),
+        }
+    }
+
+    /// Whether anything is received apart from media.
+    pub fn is_sorted(&self) -> bool {
+        self.sorted.is_some()
     }
 
     /// Sends everything in the queue. What the kernel does not take is dropped and counted, as a network would.
@@ -88,14 +132,25 @@ impl UdpSocket {
         self.sender.send(queue)
     }
 
-    /// Waits until datagrams arrive, the waker is used, or the time is over. `None` waits without end.
+    /// Waits until datagrams arrive, the waker is used, or the time is over. `None` waits without end. RTCP that is received
+    /// apart wakes where `for_feedback` says so.
     ///
     /// # Errors
     /// When `poll` fails for another reason than a signal.
-    pub fn wait(&self, waker: &Waker, timeout: Option<Duration>) -> io::Result<Readiness> {
+    pub fn wait(
+        &self,
+        waker: &Waker,
+        timeout: Option<Duration>,
+        for_feedback: bool,
+    ) -> io::Result<Readiness> {
+        // A negative descriptor is passed over.
+        let feedback = self.sorted.as_ref().filter(|_| for_feedback).map_or(-1, |s| s.feedback.as_raw_fd());
+        let connect = self.sorted.as_ref().map_or(-1, |s| s.connect.as_raw_fd());
         let mut fds = [
             libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 },
             libc::pollfd { fd: waker.raw_fd(), events: libc::POLLIN, revents: 0 },
+            libc::pollfd { fd: feedback, events: libc::POLLIN, revents: 0 },
+            libc::pollfd { fd: connect, events: libc::POLLIN, revents: 0 },
         ];
         let timespec = timeout.map(|t| libc::timespec {
             tv_sec: t.as_secs().min(i32::MAX as u64) as _,
@@ -110,13 +165,18 @@ impl UdpSocket {
             if error.kind() != io::ErrorKind::Interrupted {
                 return Err(error);
             }
-            return Ok(Readiness { readable: false, woken: false });
+            return Ok(Readiness::default());
         }
         let woken = fds[1].revents != 0;
         if woken {
             waker.reset();
         }
-        Ok(Readiness { readable: fds[0].revents != 0, woken })
+        Ok(Readiness {
+            readable: fds[0].revents != 0,
+            feedback: fds[2].revents != 0,
+            connect: fds[3].revents != 0,
+            woken,
+        })
     }
 
     /// Whether segmentation offload is in use.

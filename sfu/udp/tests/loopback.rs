@@ -16,7 +16,7 @@ fn receive(socket: &UdpSocket, waker: &Waker, want: usize) -> Vec<(SocketAddr, V
     let mut got = Vec::new();
     let end = Instant::now() + Duration::from_secs(5);
     while got.len() < want && Instant::now() < end {
-        socket.wait(waker, Some(Duration::from_millis(100))).unwrap();
+        socket.wait(waker, Some(Duration::from_millis(100)), false).unwrap();
         socket.recv_batch(&mut batch).unwrap();
         got.extend(batch.datagrams().map(|(from, d)| (from, d.to_vec())));
     }
@@ -97,12 +97,12 @@ fn a_wake_ends_the_wait_once() {
         other.wake();
         other.wake();
     });
-    let ready = socket.wait(&waker, Some(Duration::from_secs(5))).unwrap();
+    let ready = socket.wait(&waker, Some(Duration::from_secs(5)), false).unwrap();
     assert!(ready.woken && !ready.readable);
     thread.join().unwrap();
     // The second wake may have come after the first wait; after that the signal is spent.
-    socket.wait(&waker, Some(Duration::from_millis(1))).unwrap();
-    assert!(!socket.wait(&waker, Some(Duration::from_millis(1))).unwrap().woken);
+    socket.wait(&waker, Some(Duration::from_millis(1)), false).unwrap();
+    assert!(!socket.wait(&waker, Some(Duration::from_millis(1)), false).unwrap().woken);
 }
 
 #[test]
@@ -110,4 +110,67 @@ fn a_port_in_use_is_an_error() {
     let first = socket("127.0.0.1:0", true);
     let error = UdpSocket::bind(UdpSocketConfig::new(first.local_addr().unwrap())).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::AddrInUse);
+}
+
+#[test]
+fn datagrams_are_sorted_by_the_kernel_and_the_port_is_still_taken() {
+    for bind in ["127.0.0.1:0", "[::]:0"] {
+        let config = UdpSocketConfig::new(bind.parse().unwrap());
+        let into = UdpSocket::bind(UdpSocketConfig { sorted: true, ..config }).unwrap();
+        assert!(into.is_sorted());
+        let again = UdpSocketConfig { sorted: true, ..UdpSocketConfig::new(into.local_addr().unwrap()) };
+        let taken = UdpSocket::bind(again).unwrap_err();
+        assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse, "another relay on the port is told so");
+        let out = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        out.connect(("127.0.0.1", into.local_addr().unwrap().port())).unwrap();
+        // First and second byte, and where it goes: RTP with and without marker, reports, STUN, DTLS, others.
+        #[derive(Clone, Copy, PartialEq, Debug)]
+        enum To {
+            Media,
+            Feedback,
+            Connect,
+        }
+        let table = [
+            (0x80, 96, To::Media),
+            (0x80, 0x80 | 96, To::Media),
+            (0x80, 191, To::Media),
+            (0x80, 192, To::Feedback),
+            (0x81, 200, To::Feedback),
+            (0x8f, 205, To::Feedback),
+            (0xa1, 206, To::Feedback),
+            (0x80, 223, To::Feedback),
+            (0x80, 224, To::Media),
+            (0x00, 1, To::Connect),
+            (0x00, 200, To::Connect),
+            (22, 205, To::Connect),
+            (0xc0, 200, To::Connect),
+        ];
+        for (first, second, _) in table {
+            out.send(&[first, second, 0, 1]).unwrap();
+        }
+        out.send(&[0x80]).unwrap();
+        out.send(&[]).unwrap();
+        let waker = Waker::new().unwrap();
+        let mut batch = RecvBatch::new();
+        let ready = into.wait(&waker, Some(Duration::from_secs(5)), true).unwrap();
+        assert!(ready.feedback && ready.readable && ready.connect);
+        let long = |batch: &mut RecvBatch| -> Vec<_> {
+            batch.datagrams().filter(|(_, d)| d.len() > 1).map(|(_, d)| (d[0], d[1])).collect()
+        };
+        let want = |to| -> Vec<_> { table.iter().filter(|t| t.2 == to).map(|t| (t.0, t.1)).collect() };
+        assert!(!into.recv_feedback(&mut batch).unwrap());
+        assert_eq!(long(&mut batch), want(To::Feedback));
+        assert!(!into.recv_batch(&mut batch).unwrap());
+        assert_eq!(long(&mut batch), want(To::Media));
+        let mut connect = Vec::new();
+        while into.recv_connect(&mut batch, 1).unwrap() {
+            connect.extend(long(&mut batch));
+        }
+        assert_eq!(connect, want(To::Connect));
+        // What nobody waits for does not wake.
+        out.send(&[0x81, 200, 0, 1]).unwrap();
+        let ready = into.wait(&waker, Some(Duration::from_millis(20)), false).unwrap();
+        assert!(!ready.feedback && !ready.readable);
+        assert!(into.wait(&waker, Some(Duration::from_secs(5)), true).unwrap().feedback);
+    }
 }

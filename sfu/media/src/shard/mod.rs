@@ -78,6 +78,8 @@ pub struct Shard {
     loudest: Loudest,
     timers: Timers,
     events: VecDeque<ShardEvent>,
+    /// A probe is under way until about then.
+    exact_until: Option<Instant>,
     stats: ShardStats,
     /// The last report of audio levels had any.
     heard: bool,
@@ -107,6 +109,7 @@ impl Shard {
             loudest: Loudest::default(),
             timers: Timers::default(),
             events: VecDeque::new(),
+            exact_until: None,
             stats: ShardStats::default(),
             heard: false,
             held: None,
@@ -187,6 +190,12 @@ impl Shard {
     /// When [`Shard::handle_timeout`] is due; it may be called earlier.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next()
+    }
+
+    /// Whether [`Shard::handle_timeout`] should be called on time. Else a few milliseconds do no harm: timers of many peers
+    /// can share a wake-up. What a probe finds out depends on the distance of its packets.
+    pub fn is_exact(&self, now: Instant) -> bool {
+        self.exact_until.is_some_and(|until| now < until)
     }
 
     /// Next event.

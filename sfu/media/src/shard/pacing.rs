@@ -1,6 +1,6 @@
 //! Sends what waits in the pacers, and the padding of probes.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::peers::PeerKey;
 use super::sending::{Kind, Work};
@@ -10,6 +10,9 @@ use super::tracks::Tracks;
 use super::{Shard, connect};
 use crate::drop_reason::DropReason;
 use crate::tx::TxQueue;
+
+/// For so long after the start of a probe its packets are to leave on time.
+const PROBE_TIME: Duration = Duration::from_millis(40);
 
 impl Shard {
     /// The estimate towards a peer may have moved: shares it anew where it did, probes where that is asked for.
@@ -51,13 +54,14 @@ impl Shard {
 
     /// Begins a probe if the estimator wants one and there is a subscription to pad.
     fn probe(&mut self, key: PeerKey, now: Instant) {
-        let Self { peers, subs, tracks, stats, .. } = self;
+        let Self { peers, subs, tracks, stats, exact_until, .. } = self;
         let Some(peer) = peers.get_mut(key) else { return };
         if peer.sending.is_probing() || !peer.subs.iter().any(|sub| can_pad(subs, tracks, *sub)) {
             return;
         }
         if peer.sending.start_probe(now) {
             stats.probes += 1;
+            *exact_until = Some(now + PROBE_TIME);
             peer.sending.set_pace(now);
         }
     }
