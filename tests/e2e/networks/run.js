@@ -104,9 +104,15 @@ const cases = {
     const bps = (from, to) => mean(between(from, to).map((sample) => sample.bps));
 
     figure(name, 'kbit/s at 3M, before', bps(0, down) / 1000);
-    // Settled: from here on never more than 150 ms of waiting.
-    const long = between(down, up).filter(({ waits }) => waits > 150);
-    figure(name, 's until it settles under 500k', ((long.at(-1)?.at ?? down) - down) / 1000, '<= 2');
+    // Settled: three seconds begin in which nothing waits longer than 150 ms. What comes after has its percentile below.
+    let settled = 999;
+    for (let at = down; at + 3000 < up; at += 100) {
+      if (between(at, at + 3000).every(({ waits }) => waits <= 150)) {
+        settled = (at - down) / 1000;
+        break;
+      }
+    }
+    figure(name, 's until it settles under 500k', settled, '<= 2');
     figure(name, 'kbit/s at 500k, from 10 s', bps(down + 10_000, up) / 1000);
     let back = Infinity;
     for (let at = up; at + 500 < samples.at(-1).at; at += 100) {

@@ -16,16 +16,21 @@ pub const MAX_STEPS: usize = 16;
 const MARGIN_PERCENT: u64 = 12;
 /// .. and this for frames of pictures that are shown already: these are left again at no cost.
 const MARGIN_FRAMES_PERCENT: u64 = 5;
-/// A picture that was just given began with a key frame, which the rate of its layer shows for a second and some. For so
-/// long what was given is kept even if it does not seem to fit, ..
+/// A key frame shows in the rate of its layer for a second and some. For so long what was given is kept even if it does not
+/// seem to fit, ..
 const SETTLES: Duration = Duration::from_millis(1300);
-/// .. unless the budget falls below this many percent of what it was then.
-const SETTLES_PERCENT: u64 = 97;
-/// After less had to be given out, for so long no more is, ..
+/// .. unless the budget falls below this many percent of what it was when it did.
+const SETTLES_PERCENT: u64 = 85;
+/// After less had to be given out, for so long no more is ..
 const HOLD: Duration = Duration::from_secs(3);
+/// .. and twice as long each time that a picture had to be taken back this soon, up to a limit: its key frame may be what
+/// was too much, and one key frame after the other is worse than a small picture, ..
+const TAKEN_BACK: Duration = Duration::from_secs(5);
+const MAX_HOLD: Duration = Duration::from_secs(12);
 /// .. but frames of the pictures that are shown for so long only, as they cost no key frame ..
 const HOLD_FRAMES: Duration = Duration::from_secs(1);
-/// .. unless the budget reaches this many percent of what it was then.
+/// .. unless the budget reaches this many percent of what was given before. Who has no picture gets one again when it reaches
+/// as much of what it was then.
 const RECOVERED_PERCENT: u64 = 150;
 
 /// A layer of a track: everything up to this spatial and temporal layer.
@@ -101,12 +106,24 @@ pub struct Shared {
     pub wanted: u64,
 }
 
+/// When less was given out than before, how much that had been, and the budget then.
+#[derive(Debug, Clone, Copy)]
+struct Lowered {
+    at: Instant,
+    given: u64,
+    budget: u64,
+}
+
 /// Remembers when less had to be given out.
 #[derive(Debug, Default)]
 pub struct Allocator {
-    lowered: Option<(Instant, u64)>,
-    /// When a picture was given last that was not before, and the budget then.
-    raised: Option<(Instant, u64)>,
+    lowered: Option<Lowered>,
+    /// How long no new pictures are given after that.
+    hold: Duration,
+    /// When what was given fitted last, and the budget then.
+    fitted: Option<(Instant, u64)>,
+    /// When a picture was given last that was not before.
+    raised: Option<Instant>,
 }
 
 impl Allocator {
@@ -120,7 +137,10 @@ impl Allocator {
             .filter_map(|claim| claim.steps.as_slice().get(claim.steps.at(claim.current?)))
             .map(|step| step.bps)
             .sum();
-        let settles = self.raised.is_some_and(|(at, then)| {
+        if before <= budget {
+            self.fitted = Some((now, budget));
+        }
+        let settles = self.fitted.is_some_and(|(at, then)| {
             now.saturating_duration_since(at) < SETTLES
                 && budget.saturating_mul(100) >= then.saturating_mul(SETTLES_PERCENT)
         });
@@ -132,27 +152,30 @@ impl Allocator {
             return Shared { allocated: given_bps(claims), wanted };
         }
         if before > budget && !starting {
-            self.lowered = Some((now, budget));
+            self.lowered = Some(Lowered { at: now, given: before, budget });
         }
-        let held = |hold: Duration| {
-            self.lowered.is_some_and(|(at, then)| {
-                now.saturating_duration_since(at) < hold
-                    && budget.saturating_mul(100) < then.saturating_mul(RECOVERED_PERCENT)
+        let held = |hold: Duration, then: fn(Lowered) -> u64| {
+            self.lowered.is_some_and(|lowered| {
+                now.saturating_duration_since(lowered.at) < hold
+                    && budget.saturating_mul(100) < then(lowered).saturating_mul(RECOVERED_PERCENT)
             })
         };
         // What is given may always be given to others; more in all only with the margin.
         let keep = before.min(budget);
-        let limit = |hold, margin| if held(hold) { keep } else { keep.max(budget / (100 + margin) * 100) };
+        let limit = |held, margin| if held { keep } else { keep.max(budget / (100 + margin) * 100) };
+        let held_pictures = held(self.hold.max(HOLD), |then| then.given);
         let limits = Limits {
-            pictures: limit(HOLD, MARGIN_PERCENT),
-            frames: limit(HOLD_FRAMES, MARGIN_FRAMES_PERCENT),
+            lowest: limit(held(HOLD, |then| then.budget), MARGIN_PERCENT),
+            pictures: limit(held_pictures, MARGIN_PERCENT),
+            frames: limit(held(HOLD_FRAMES, |then| then.given), MARGIN_FRAMES_PERCENT),
         };
-        fill(limits, starting, claims);
-        if claims
-            .iter()
-            .any(|claim| claim.given.map(|layer| layer.spatial) > claim.current.map(|layer| layer.spatial))
-        {
-            self.raised = Some((now, budget));
+        fill(limits, held_pictures, starting, claims);
+        let spatial = |layer: Option<Layer>| layer.map(|layer| layer.spatial);
+        if claims.iter().any(|claim| spatial(claim.given) < spatial(claim.current)) {
+            let soon = self.raised.take().is_some_and(|at| now.saturating_duration_since(at) < TAKEN_BACK);
+            self.hold = if soon { (self.hold.max(HOLD) * 2).min(MAX_HOLD) } else { HOLD };
+        } else if claims.iter().any(|claim| spatial(claim.given) > spatial(claim.current)) {
+            self.raised = Some(now);
         }
         Shared { allocated: given_bps(claims), wanted }
     }
@@ -167,15 +190,17 @@ pub fn given_bps(claims: &[Claim]) -> u64 {
 /// How much may be given out in all.
 #[derive(Debug, Clone, Copy)]
 struct Limits {
-    /// Of anything.
+    /// Of the lowest picture of each; not less than `pictures`.
+    lowest: u64,
+    /// With larger pictures.
     pictures: u64,
     /// With more frames of the pictures that are given already; not less than `pictures`.
     frames: u64,
 }
 
-/// Gives out at most what the limits allow, but while `starting` the lowest pictures in any case.
-fn fill(limits: Limits, starting: bool, claims: &mut [Claim]) {
-    let mut left = limits.pictures;
+/// Gives out at most what the limits allow, and while `held` no larger pictures, but while `starting` the lowest in any case.
+fn fill(limits: Limits, held: bool, starting: bool, claims: &mut [Claim]) {
+    let mut left = limits.lowest;
     // Few claims: a search for the next is cheaper than memory for an order.
     let mut turn = None;
     while let Some(at) = next_in_turn(claims, turn) {
@@ -186,9 +211,12 @@ fn fill(limits: Limits, starting: bool, claims: &mut [Claim]) {
         claim.given = base.map(|step| step.layer);
         left = left.saturating_sub(base.map_or(0, |step| step.bps));
     }
-    grow(&mut left, claims, |_, _| true);
+    left = left.saturating_sub(limits.lowest - limits.pictures);
+    // Measured rates vary: that a larger picture seems to fit into what is held is no reason to show it.
+    let shown = |claim: &Claim, next: Layer| claim.current.is_some_and(|layer| next.spatial <= layer.spatial);
+    grow(&mut left, claims, |claim, next| !held || shown(claim, next));
     left += limits.frames - limits.pictures;
-    grow(&mut left, claims, |claim, next| claim.current.is_some_and(|layer| next.spatial <= layer.spatial));
+    grow(&mut left, claims, shown);
 }
 
 /// Gives each claim its next layer in turn while something fits.
@@ -283,12 +311,20 @@ mod tests {
         assert_eq!(at(440, 0), Some(0), "fits, but without the margin");
         assert_eq!(at(450, 1), Some(1));
         assert_eq!(at(400, 2), Some(1), "what is given stays while it fits");
-        assert_eq!(at(399, 3), Some(0));
-        assert_eq!(at(500, 1000), Some(0), "too soon");
-        assert_eq!(at(500, 3004), Some(1));
-        assert_eq!(at(90, 4000), None);
-        assert_eq!(at(134, 4100), None, "not soon enough");
-        assert_eq!(at(500, 4200), Some(1), "unless so much more fits");
+        assert_eq!(at(399, 3), Some(1), "a key frame shows in its rate for a while");
+        assert_eq!(at(399, 1302), Some(0));
+        assert_eq!(at(500, 2300), Some(0), "too soon");
+        assert_eq!(at(500, 4303), Some(0), "too soon again, as it was taken back so soon");
+        assert_eq!(at(600, 4304), Some(1), "unless so much more fits");
+        assert_eq!(at(330, 4305), Some(0), "at once, where the budget fell");
+        assert_eq!(at(500, 10_306), Some(0), "longer still");
+        assert_eq!(at(500, 16_306), Some(1));
+        assert_eq!(at(400, 30_000), Some(1));
+        assert_eq!(at(300, 30_001), Some(0));
+        assert_eq!(at(500, 33_002), Some(1), "it had lasted");
+        assert_eq!(at(90, 34_000), None);
+        assert_eq!(at(134, 34_100), None, "not soon enough");
+        assert_eq!(at(140, 34_200), Some(0), "any picture comes back sooner");
     }
 
     #[test]

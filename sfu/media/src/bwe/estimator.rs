@@ -49,9 +49,9 @@ const MIN_PUSHBACK: f64 = 0.2;
 const SILENCE: i64 = 2_000_000;
 /// Lost share from which on the losses are asked whether they come from the rate: .. sent for this long, in µs, this
 /// often, in µs, is this share of the target. Losses that do not change are nobody's fault.
-const TRIAL_LOSS: f64 = 0.08;
+const TRIAL_LOSS: f64 = 0.06;
 const TRIAL: i64 = 600_000;
-const TRIAL_INTERVAL: i64 = 8_000_000;
+const TRIAL_INTERVAL: i64 = 6_000_000;
 /// What the interval doubles up to while trials change nothing, in µs.
 const MAX_TRIAL_INTERVAL: i64 = 64_000_000;
 const TRIAL_SHARE: f64 = 0.75;
@@ -307,7 +307,9 @@ impl Estimator {
         if !self.may_probe() {
             return None;
         }
-        self.probing.poll(self.estimate, self.micros(now))
+        let at = self.micros(now);
+        let filled = self.sent.bps(at) >= UNFILLED * self.estimate;
+        self.probing.poll(self.estimate, filled, at)
     }
 
     /// When [`Self::handle_timeout`] wants to be called, and [`Self::poll_probe`] after it.
@@ -442,7 +444,7 @@ impl Estimator {
         let probed = probed.map(|shown| Shown { bps: shown.bps * carried, ..shown });
         if let Some(Shown { bps, saturated }) = probed
             && usage != Usage::Over
-            && self.rate.on_probe(bps, saturated, at)
+            && self.rate.on_probe(bps, saturated, path.limited, at)
         {
             self.losses.on_probe(bps);
             self.acked.expect_change();
@@ -501,10 +503,13 @@ impl Estimator {
 
     /// Lowers the rate for a moment while much is lost. At one rate alone a full policer looks like a bad radio.
     fn trial_share(&mut self, now: i64) -> f64 {
-        let since = self.trial_at.map_or(i64::MAX, |at| now - at);
-        if since < TRIAL {
+        if self.trial_at.is_some_and(|at| now - at < TRIAL) {
             return TRIAL_SHARE;
         }
+        if self.first_feedback_at.is_none_or(|first| now - first < BEGINNING) {
+            return 1.0;
+        }
+        let since = self.trial_at.map_or(i64::MAX, |at| now - at);
         if self.losses.bps().is_some() || self.losses.inherent() < TRIAL_LOSS / 2.0 {
             self.trial_interval = TRIAL_INTERVAL;
         }

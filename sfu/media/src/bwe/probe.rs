@@ -9,10 +9,17 @@ use super::{Probe, ProbeId};
 
 /// How long a probe lasts.
 const DURATION: Duration = Duration::from_millis(15);
-/// Packets of a probe at least; two are no rate.
+/// Packets of a probe that are measured, at least; two are no rate.
 const MIN_PACKETS: usize = 5;
+/// A token bucket, as shapers and radios have, lets so many bytes pass at any rate after a time in which less was sent. Then
+/// a probe is measured only after what empties it at the rate that is known, ..
+const BUCKET: f64 = 6_000.0;
+/// .. but no more than so many of them.
+const MAX_BUCKETS: f64 = 2.5;
+/// Size of a packet, about.
+const PACKET: f64 = 1200.0;
 /// Share of its packets and bytes that must have arrived.
-const MIN_SHARE: f64 = 0.6;
+const MIN_SHARE: f64 = 0.8;
 /// A result of at least this share of the probed rate calls for the next probe.
 const SUCCESS: f64 = 0.7;
 /// What arrived at less than this share of the sent rate filled the link: its rate is the link's.
@@ -45,17 +52,9 @@ pub(super) struct Shown {
     pub(super) saturated: bool,
 }
 
-/// What one probe's packets did.
+/// Packets that left one after the other, and how they arrived.
 #[derive(Debug, Clone, Copy)]
-struct Cluster {
-    probe: Probe,
-    started_at: i64,
-    /// The highest number of its packets that were sent, and how many.
-    newest: u64,
-    sent: usize,
-    /// Those that a feedback spoke of, and those of them that count.
-    known: usize,
-    packets: usize,
+struct Train {
     bytes: u64,
     first_sent: i64,
     last_sent: i64,
@@ -65,31 +64,23 @@ struct Cluster {
     last_arrived: i64,
 }
 
-impl Cluster {
-    fn new(probe: Probe, now: i64) -> Self {
-        Self {
-            probe,
-            started_at: now,
-            newest: 0,
-            sent: 0,
-            known: 0,
-            packets: 0,
-            bytes: 0,
-            first_sent: i64::MAX,
-            last_sent: i64::MIN,
-            last_sent_size: 0,
-            first_arrived: i64::MAX,
-            first_arrived_size: 0,
-            last_arrived: i64::MIN,
-        }
+impl Train {
+    const EMPTY: Self = Self {
+        bytes: 0,
+        first_sent: i64::MAX,
+        last_sent: i64::MIN,
+        last_sent_size: 0,
+        first_arrived: i64::MAX,
+        first_arrived_size: 0,
+        last_arrived: i64::MIN,
+    };
+
+    /// A packet was overtaken by others: how late it is says nothing about the rate.
+    fn is_overtaken(&self, sent: i64, arrived: i64) -> bool {
+        sent < self.last_sent && arrived >= self.last_arrived
     }
 
     fn add(&mut self, sent: i64, arrived: i64, size: u32) {
-        if sent < self.last_sent && arrived >= self.last_arrived {
-            // Others overtook it: how late it is says nothing about the rate. It counts as lost.
-            return;
-        }
-        self.packets += 1;
         self.bytes += u64::from(size);
         self.first_sent = self.first_sent.min(sent);
         if sent >= self.last_sent {
@@ -101,28 +92,78 @@ impl Cluster {
         self.last_arrived = self.last_arrived.max(arrived);
     }
 
-    fn shown(&self) -> Option<Shown> {
-        let enough = self.packets as f64 >= MIN_SHARE * self.probe.min_packets as f64
-            && self.bytes as f64 >= MIN_SHARE * self.probe.min_bytes as f64;
+    /// The rates at which it was sent and arrived. Between the first and the last packet one of them does not count.
+    fn rates(&self) -> Option<(f64, f64)> {
         let sent_for = self.last_sent.saturating_sub(self.first_sent);
         let arrived_for = self.last_arrived.saturating_sub(self.first_arrived);
-        if !enough || sent_for <= 0 || arrived_for <= 0 || sent_for > 1_000_000 || arrived_for > 1_000_000 {
+        let spans = 1..=1_000_000;
+        if !spans.contains(&sent_for) || !spans.contains(&arrived_for) {
             return None;
         }
-        // The rate between the first and the last packet does not count one of them.
-        let sent = 8e6 * self.bytes.saturating_sub(u64::from(self.last_sent_size)) as f64 / sent_for as f64;
-        let arrived =
-            8e6 * self.bytes.saturating_sub(u64::from(self.first_arrived_size)) as f64 / arrived_for as f64;
-        if arrived > 2.0 * sent {
-            return None;
+        let without =
+            |size: u32, time: i64| 8e6 * self.bytes.saturating_sub(u64::from(size)) as f64 / time as f64;
+        let (sent, arrived) =
+            (without(self.last_sent_size, sent_for), without(self.first_arrived_size, arrived_for));
+        (arrived <= 2.0 * sent).then_some((sent, arrived))
+    }
+}
+
+/// What one probe's packets did.
+#[derive(Debug, Clone, Copy)]
+struct Cluster {
+    probe: Probe,
+    started_at: i64,
+    /// Bytes that are to arrive before those that are measured.
+    skip: u64,
+    /// The highest number of its packets that were sent, and how many.
+    newest: u64,
+    sent: usize,
+    /// Those that a feedback spoke of, and those of them that count.
+    known: usize,
+    packets: usize,
+    skipped: u64,
+    measured: Train,
+}
+
+impl Cluster {
+    fn new(probe: Probe, skip: u64, now: i64) -> Self {
+        Self {
+            probe,
+            started_at: now,
+            skip,
+            newest: 0,
+            sent: 0,
+            known: 0,
+            packets: 0,
+            skipped: 0,
+            measured: Train::EMPTY,
         }
+    }
+
+    fn add(&mut self, sent: i64, arrived: i64, size: u32) {
+        if self.skipped < self.skip {
+            self.skipped += u64::from(size);
+        } else if self.measured.is_overtaken(sent, arrived) {
+            // It counts as lost.
+            return;
+        } else {
+            self.measured.add(sent, arrived, size);
+        }
+        self.packets += 1;
+    }
+
+    fn shown(&self) -> Option<Shown> {
+        let bytes = self.skipped + self.measured.bytes;
+        let enough = self.packets as f64 >= MIN_SHARE * self.probe.min_packets as f64
+            && bytes as f64 >= MIN_SHARE * self.probe.min_bytes as f64;
+        let (sent, arrived) = self.measured.rates().filter(|_| enough)?;
         let saturated = arrived < SATURATED * sent;
         Some(Shown { bps: if saturated { OF_SATURATED * arrived } else { arrived.min(sent) }, saturated })
     }
 }
 
 /// Decides on probes.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Probing {
     last_id: u32,
     active: Option<Cluster>,
@@ -155,8 +196,8 @@ impl Probing {
         }
     }
 
-    /// A probe to be sent now, for `target` bps is too little.
-    pub(super) fn poll(&mut self, target: f64, now: i64) -> Option<Probe> {
+    /// A probe to be sent now, for `target` bps is too little. `filled`: so much is sent anyway.
+    pub(super) fn poll(&mut self, target: f64, filled: bool, now: i64) -> Option<Probe> {
         if self.active.is_some() || now < self.next_at || self.wanted <= target {
             return None;
         }
@@ -164,14 +205,20 @@ impl Probing {
         let bps = self.next_bps.take().unwrap_or(factor * target).max(target).min(self.wanted);
         self.began = true;
         self.last_id = self.last_id.wrapping_add(1).max(1);
+        let plain = bps * DURATION.as_secs_f64() / 8.0;
+        // What is sent beyond what is known takes from the bucket. Where as much is sent all the time it is empty.
+        let bucket = if filled { 0.0 } else { BUCKET };
+        let skip = (bucket * bps / (bps - target).max(1.0)).min(MAX_BUCKETS * bucket);
+        let packets = MIN_PACKETS + (skip / PACKET) as usize;
+        let bytes = plain.max(packets as f64 * PACKET);
         let probe = Probe {
             id: ProbeId(NonZeroU32::new(self.last_id).unwrap_or(NonZeroU32::MIN)),
             bps: bps as u64,
-            min_bytes: (bps * DURATION.as_secs_f64() / 8.0) as usize,
-            min_packets: MIN_PACKETS,
-            duration: DURATION,
+            min_bytes: bytes as usize,
+            min_packets: packets,
+            duration: Duration::from_secs_f64(8.0 * bytes / bps.max(1.0)),
         };
-        self.active = Some(Cluster::new(probe, now));
+        self.active = Some(Cluster::new(probe, skip as u64, now));
         Some(probe)
     }
 
@@ -195,12 +242,11 @@ impl Probing {
     /// or not. If it is over, decides what follows.
     pub(super) fn on_feedback_end(&mut self, bps: Option<f64>, newest: u64, now: i64) {
         let Some(active) = self.active else { return };
+        // Numbers are given in order: what is not known by then is in a feedback that was lost.
+        let over = active.sent >= active.probe.min_packets && newest > active.newest;
         let Some(bps) = bps else {
-            // Numbers are given in order: what is not known by now is in a feedback that was lost. Packets that were lost
-            // are another matter: the probe itself may have been too much.
-            let unknown = active.sent.saturating_sub(active.known);
-            let sent = active.sent >= active.probe.min_packets && newest > active.newest;
-            if sent && unknown > 0 {
+            // Packets that were lost are another matter: the probe itself may have been too much.
+            if over && active.sent > active.known {
                 self.repeat(active.probe, now);
             }
             return;
@@ -211,7 +257,7 @@ impl Probing {
             self.pause = 0;
             self.next_at = now;
             self.next_bps = (bps < self.wanted).then_some(NEXT * bps);
-        } else if active.packets >= active.probe.min_packets {
+        } else if over || active.packets >= active.probe.min_packets {
             self.fail(now);
         }
     }
@@ -276,31 +322,32 @@ mod tests {
     #[test]
     fn grows_while_it_succeeds_and_never_above_what_is_wanted() {
         let mut probing = Probing::default();
-        assert_eq!(probing.poll(5e5, 0), None);
+        assert_eq!(probing.poll(5e5, false, 0), None);
         probing.set_wanted(4e6, 0);
-        let first = probing.poll(5e5, 0).unwrap();
+        let first = probing.poll(5e5, false, 0).unwrap();
         assert_eq!(first.bps, 1_500_000);
-        assert_eq!(probing.poll(5e5, 0), None, "one at a time");
+        assert_eq!(probing.poll(5e5, false, 0), None, "one at a time");
         let shown = through(&mut probing, first, 1e7, 1000).unwrap().bps;
         assert!((1.4e6..1.51e6).contains(&shown), "{shown}");
-        let second = probing.poll(shown, 200_000).unwrap();
+        let second = probing.poll(shown, false, 200_000).unwrap();
         assert!((2.9e6..3.1e6).contains(&(second.bps as f64)));
         let shown = through(&mut probing, second, 1e7, 200_000).unwrap().bps;
-        let third = probing.poll(shown, 400_000).unwrap();
+        let third = probing.poll(shown, false, 400_000).unwrap();
         assert_eq!(third.bps, 4_000_000);
         through(&mut probing, third, 1e7, 400_000).unwrap();
-        assert_eq!(probing.poll(4e6, 500_000), None);
+        assert_eq!(probing.poll(4e6, false, 500_000), None);
     }
 
     #[test]
     fn a_packet_that_is_overtaken_does_not_count() {
         let mut probing = Probing::default();
         probing.set_wanted(4e6, 0);
-        let probe = probing.poll(5e5, 0).unwrap();
+        let probe = probing.poll(5e5, false, 0).unwrap();
         let mut shown = None;
-        for n in [0, 1, 3, 4, 5, 2] {
+        let skipped = probe.min_packets as i64 - 5;
+        for n in (0..skipped).chain([0, 1, 3, 4, 5, 2].map(|n| skipped + n)) {
             let sent_at = n * 6400;
-            let late = if n == 2 { 40_000 } else { 0 };
+            let late = if n == skipped + 2 { 40_000 } else { 0 };
             let arrived_at = Some(sent_at + 20_000 + late);
             let (probe, was_lost) = (Some(probe.id), false);
             let result = PacketResult { number: n as u64, sent_at, arrived_at, size: 1200, probe, was_lost };
@@ -316,13 +363,14 @@ mod tests {
         probing.set_wanted(4e6, 0);
         let (mut now, mut tries) = (0, 0);
         while now < 1_000_000 {
-            if let Some(probe) = probing.poll(5e5, now) {
+            if let Some(probe) = probing.poll(5e5, false, now) {
                 tries += 1;
                 assert_eq!(probe.bps, 1_500_000);
-                (0..5).for_each(|n| probing.on_sent(probe.id, 10 * tries + n));
-                probing.on_feedback_end(None, 10 * tries + 3, now + 30_000);
-                assert_eq!(probing.poll(5e5, now + 40_000), None, "its last packet may still arrive");
-                probing.on_feedback_end(None, 10 * tries + 5, now + 50_000);
+                let packets = probe.min_packets as u64;
+                (0..packets).for_each(|n| probing.on_sent(probe.id, 100 * tries + n));
+                probing.on_feedback_end(None, 100 * tries + packets - 2, now + 30_000);
+                assert_eq!(probing.poll(5e5, false, now + 40_000), None, "its last packet may still arrive");
+                probing.on_feedback_end(None, 100 * tries + packets, now + 50_000);
             }
             now += 10_000;
         }
@@ -333,15 +381,50 @@ mod tests {
     fn shows_the_link_when_it_is_slower_and_waits_then() {
         let mut probing = Probing::default();
         probing.set_wanted(4e6, 0);
-        let probe = probing.poll(1e6, 0).unwrap();
+        let probe = probing.poll(1e6, false, 0).unwrap();
         let Shown { bps: shown, saturated } = through(&mut probing, probe, 1.2e6, 0).unwrap();
         assert!(saturated);
         assert!((1.1e6..1.2e6).contains(&shown), "{shown}");
-        assert_eq!(probing.poll(shown, 300_000), None);
+        assert_eq!(probing.poll(shown, false, 300_000), None);
         let due = probing.due_at(shown, 0, true).unwrap();
-        assert!(probing.poll(shown, due).is_some());
+        assert!(probing.poll(shown, false, due).is_some());
         // One that never leaves or arrives is over after a while.
         probing.handle_timeout(50_000, due + 1_050_000);
-        assert!(probing.poll(shown, due + 1_050_000 + MAX_PAUSE).is_some());
+        assert!(probing.poll(shown, false, due + 1_050_000 + MAX_PAUSE).is_some());
+    }
+
+    #[test]
+    fn a_token_bucket_does_not_show() {
+        let (link, bucket) = (5e5, 6000.0);
+        let mut probing = Probing::default();
+        probing.set_wanted(4e6, 0);
+        for from in [0, 10_000_000] {
+            let probe = probing.poll(4.5e5, false, from).unwrap();
+            let (mut queue, mut last, mut shown) = (-bucket, from, None);
+            for n in 0..probe.min_packets as i64 {
+                let sent_at = from + n * (9600e6 / probe.bps as f64) as i64;
+                queue = f64::max(queue - (sent_at - last) as f64 * link / 8e6, -bucket) + 1200.0;
+                last = sent_at;
+                let arrived_at = Some(sent_at + 20_000 + (queue.max(0.0) * 8e6 / link) as i64);
+                let (probe, was_lost) = (Some(probe.id), false);
+                let result =
+                    PacketResult { number: n as u64, sent_at, arrived_at, size: 1200, probe, was_lost };
+                shown = probing.on_result(&result).or(shown);
+            }
+            let Shown { bps, saturated } = shown.unwrap();
+            assert!(saturated && (4.5e5..5.5e5).contains(&bps), "{bps}");
+            probing.on_feedback_end(Some(bps), 1000, from + 500_000);
+        }
+    }
+
+    #[test]
+    fn where_as_much_is_sent_anyway_probes_are_short() {
+        let mut probing = Probing::default();
+        probing.set_wanted(4e6, 0);
+        assert!(probing.clone().poll(4.5e5, false, 0).unwrap().min_packets > 10);
+        let probe = probing.poll(4.5e5, true, 0).unwrap();
+        assert_eq!(probe.min_packets, 5);
+        let Shown { bps, saturated } = through(&mut probing, probe, 5e5, 0).unwrap();
+        assert!(saturated && (4.5e5..5.1e5).contains(&bps), "{bps}");
     }
 }

@@ -21,6 +21,10 @@ const PROBE_SETTLES: i64 = 500_000;
 const SHORT_QUEUE: i64 = 60_000;
 /// What arrives while more is sent than the rate is carried, unless packets wait longer than this, in µs.
 const NO_QUEUE: i64 = 15_000;
+/// The rate grows to so many times what arrives ..
+const UNTRIED: f64 = 1.5;
+/// .. and where the path was full, so many.
+const UNTRIED_FULL: f64 = 1.1;
 /// Bits of a packet.
 const PACKET_BITS: f64 = 1200.0 * 8.0;
 
@@ -116,14 +120,25 @@ impl RateControl {
         self.bps
     }
 
-    /// A probe showed that the path carries `bps`; `saturated`: but no more. Is that taken?
+    /// Whether it is known where the path is full.
+    pub(super) fn was_full(&self) -> bool {
+        self.capacity.estimate.is_some()
+    }
+
+    /// A probe showed that the path carries `bps`; `saturated`: but no more. Does the rate rise to that?
     ///
     /// What a burst gets of a link that is full already depends on how much the other flows send. With equal bursts
     /// relative to its own rate, the flow that has less gains more of its rate; only that much counts, so that probes
     /// bring flows together and not apart.
-    pub(super) fn on_probe(&mut self, bps: f64, saturated: bool, now: i64) -> bool {
+    pub(super) fn on_probe(&mut self, bps: f64, saturated: bool, limited: bool, now: i64) -> bool {
         self.probed_at = Some(now);
         let least = if saturated && self.capacity.estimate.is_some() { SATURATED_GAIN } else { 1.0 };
+        if saturated && limited && bps < self.bps {
+            // A burst gets more of a link than a steady flow of that rate would, and nothing else tells while little is
+            // sent.
+            self.set(bps.max(BETA * self.bps), now);
+            return false;
+        }
         if bps <= least * self.bps {
             return false;
         }
@@ -179,8 +194,10 @@ impl RateControl {
             self.set(carried, now);
             return Step::Grew;
         }
-        // What is not tried is not known: the rate may be half as much again as what arrives.
-        let limit = path.acked.map_or(self.bps, |acked| 1.5 * acked + 10_000.0);
+        // What is not tried is not known: the rate may be half as much again as what arrives, and where the path was full
+        // before, it is for probes to find out.
+        let untried = if self.was_full() { UNTRIED_FULL } else { UNTRIED };
+        let limit = path.acked.map_or(self.bps, |acked| untried * acked + 10_000.0);
         if self.bps >= limit {
             return Step::Held;
         }
@@ -280,12 +297,12 @@ mod tests {
     #[test]
     fn a_probe_of_a_path_that_was_full_gains_a_quarter_at_most() {
         let mut rate = RateControl::new(1e6, 1e4, 1e8);
-        assert!(rate.on_probe(1.5e6, false, 0));
+        assert!(rate.on_probe(1.5e6, false, false, 0));
         assert_eq!(rate.bps(), 1.5e6, "nothing is known of it");
         rate.update(Usage::Over, queued(1e6), 10_000_000);
-        assert!(rate.on_probe(3e6, false, 20_000_000));
+        assert!(rate.on_probe(3e6, false, false, 20_000_000));
         assert_eq!(rate.bps(), 1.125e6);
-        assert!(rate.on_probe(3e6, false, 50_000_000));
+        assert!(rate.on_probe(3e6, false, false, 50_000_000));
         assert_eq!(rate.bps(), 3e6, "that is long ago");
     }
 
@@ -293,11 +310,32 @@ mod tests {
     fn the_queue_of_a_probe_is_no_overuse() {
         let mut rate = RateControl::new(1e6, 1e4, 1e8);
         let short = Path { queue: 30_000, ..path(0.5e6) };
-        assert!(!rate.on_probe(0.9e6, true, 1_000_000), "no more than the rate");
+        assert!(!rate.on_probe(0.9e6, true, false, 1_000_000), "no more than the rate");
         assert_eq!(rate.update(Usage::Over, short, 1_100_000), Step::Held);
         assert_eq!(rate.update(Usage::Over, queued(1e6), 1_200_000), Step::Fell);
-        assert!(!rate.on_probe(0.5e6, true, 2_000_000));
+        assert!(!rate.on_probe(0.5e6, true, false, 2_000_000));
         assert_eq!(rate.update(Usage::Over, short, 2_600_000), Step::Fell, "later it is");
+    }
+
+    #[test]
+    fn a_saturated_probe_lowers_a_rate_that_nothing_else_tries() {
+        let mut rate = RateControl::new(1e6, 1e4, 1e8);
+        assert!(!rate.on_probe(0.5e6, true, false, 0));
+        assert_eq!(rate.bps(), 1e6, "as much is sent: its delay tells");
+        assert!(!rate.on_probe(0.95e6, true, true, 1_000_000));
+        assert_eq!(rate.bps(), 0.95e6);
+        assert!(!rate.on_probe(0.5e6, true, true, 2_000_000));
+        assert_eq!(rate.bps(), 0.855e6, "one probe may be wrong");
+    }
+
+    #[test]
+    fn grows_little_beyond_what_arrives_where_the_path_was_full() {
+        let mut rate = RateControl::new(1e6, 1e4, 1e8);
+        rate.update(Usage::Over, queued(1e6), 0);
+        for n in 1..1000 {
+            rate.update(Usage::Normal, path(0.9e6), n * 100_000);
+        }
+        assert!((0.99e6..1.01e6).contains(&rate.bps()), "{}", rate.bps());
     }
 
     #[test]

@@ -26,10 +26,9 @@ const GRACE: Duration = Duration::from_secs(2);
 /// .. but not if the estimate stays below where it began for so long, or this share is lost.
 const LOW_FOR: Duration = Duration::from_millis(400);
 const GRACE_LOSS: f32 = 0.1;
-/// A queue that should drain lowers what may be sent. A dip as short as this is left to the pacer: key frames cause such ..
-const DIP: Duration = Duration::from_millis(300);
-/// .. unless it goes below this share of the estimate, in percent.
-const DEEP_PERCENT: u64 = 50;
+/// A queue that should drain lowers what may be sent. A dip shorter than this is left to the pacer, and to the halt below:
+/// key frames cause such, and a picture that is given up for one costs another.
+const DIP: Duration = Duration::from_secs(1);
 /// Retransmissions take at most this share of the estimate ..
 const REPAIR_PERCENT: u64 = 30;
 /// .. or so many bits per second, if that is more.
@@ -227,7 +226,8 @@ impl Sending {
         }
         let since = *self.dip_since.get_or_insert(now);
         let lasting = now.saturating_duration_since(since) >= DIP;
-        Some(if lasting || target < estimate / 100 * DEEP_PERCENT { target } else { estimate })
+        // While video is halted anyway, how little may be sent says nothing of what to show after.
+        Some(if lasting && !self.is_halted() { target } else { estimate })
     }
 
     /// Whether what may be shared out moved enough since it was.

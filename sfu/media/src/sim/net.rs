@@ -57,6 +57,8 @@ pub struct Link {
     pub rate: Option<u64>,
     /// Longest wait for the rate; a datagram that would wait longer is dropped.
     pub queue: Duration,
+    /// Bytes that pass at once after an idle time, as where a token bucket limits the rate (`tc tbf`).
+    pub bucket: usize,
 }
 
 impl Link {
@@ -72,6 +74,7 @@ impl Link {
             duplicate: 0.0,
             rate: None,
             queue: Duration::from_millis(200),
+            bucket: 0,
         }
     }
 
@@ -178,6 +181,7 @@ impl Network {
     pub fn set_link(&mut self, from: SocketAddr, to: SocketAddr, link: Link) {
         let queue = self.direction(from, to).queue;
         self.queues[queue].set(link.rate, link.queue);
+        self.queues[queue].set_bucket(link.bucket);
         self.direction(from, to).link = link;
     }
 

@@ -25,6 +25,7 @@ fn cases() -> Vec<Case> {
         cases.push((name, quick, run));
     };
     add("capacity step".into(), false, Box::new(capacity::step));
+    add("one camera step".into(), false, Box::new(capacity::step_camera));
     for rate in [500_000, 1_000_000, 2_500_000] {
         add(format!("steady {rate}"), false, Box::new(move || capacity::steady(rate)));
     }

@@ -31,6 +31,16 @@ pub fn small_camera() -> Publish {
     Publish { layers: const { &[frame_len(60_000), frame_len(150_000), frame_len(500_000)] }, ..camera() }
 }
 
+/// A camera as Chromium sends it in the harness with real browsers: 120, 380 and 2,600 kbit/s at 15 frames a second.
+pub fn chromium_camera() -> Publish {
+    Publish {
+        layers: const { &[2 * frame_len(120_000), 2 * frame_len(380_000), 2 * frame_len(2_600_000)] },
+        encoding: Encoding { keys_together: true, ..Encoding::CAMERA },
+        interval: Duration::from_micros(66_666),
+        ..camera()
+    }
+}
+
 /// Tracks that a receiver subscribes to.
 pub struct Scene {
     pub world: World,

@@ -118,6 +118,8 @@ pub(super) struct Flow {
     feedback_count: u8,
     /// Bytes that the link carried, by second.
     pub(super) carried: Vec<u64>,
+    /// Bytes that the full queue dropped, by second.
+    dropped: Vec<u64>,
     /// Target each 10 ms.
     pub(super) targets: Vec<u64>,
     pub(super) rtt: Option<Duration>,
@@ -144,6 +146,7 @@ impl Flow {
             feedback_at: 0,
             feedback_count: 0,
             carried: Vec::new(),
+            dropped: Vec::new(),
             targets: Vec::new(),
             rtt: None,
             loss: 0.0,
@@ -166,6 +169,12 @@ impl Flow {
     pub(super) fn rate(&self, from: usize, to: usize) -> f64 {
         let bytes: u64 = self.carried.iter().take(to).skip(from).sum();
         8.0 * bytes as f64 / (to - from) as f64
+    }
+
+    /// Share of what was sent in the seconds `from..to` that the full queue dropped.
+    pub(super) fn dropped(&self, from: usize, to: usize) -> f64 {
+        let sum = |bytes: &Vec<u64>| bytes.iter().take(to).skip(from).sum::<u64>() as f64;
+        sum(&self.dropped) / (sum(&self.dropped) + sum(&self.carried))
     }
 
     fn produce(&mut self, now: i64) {
@@ -332,6 +341,10 @@ pub(super) fn run(path: &Path, mut flows: Vec<Flow>, seconds: usize) -> Run {
                 queued += packet.size;
                 let size = packet.size;
                 queue.push_back((Some(packet), size));
+            } else {
+                let dropped = &mut flows[packet.flow].dropped;
+                dropped.resize(dropped.len().max(t as usize + 1), 0);
+                dropped[t as usize] += packet.size as u64;
             }
         }
         credit = if queue.is_empty() { 0.0 } else { credit + rate * STEP as f64 / 8e6 };

@@ -18,14 +18,16 @@ pub struct Encoding {
     /// How much the size of a delta frame deviates from the average at most, as a share of it. With any, the encoder has a
     /// rate control as well: after a key frame it makes smaller ones until the average is kept.
     pub variation: f64,
+    /// A request for a key frame of one layer makes one of each: libvpx encodes all layers of VP8 simulcast together.
+    pub keys_together: bool,
 }
 
 impl Encoding {
     /// Delta frames of equal size, key frames of three times as much, one temporal layer.
-    pub const PLAIN: Self = Self { temporal: 1, key_ratio: 3.0, variation: 0.0 };
+    pub const PLAIN: Self = Self { temporal: 1, key_ratio: 3.0, variation: 0.0, keys_together: false };
 
     /// As a camera's: three temporal layers, sizes that vary by a quarter, key frames of six delta frames.
-    pub const CAMERA: Self = Self { temporal: 3, key_ratio: 6.0, variation: 0.25 };
+    pub const CAMERA: Self = Self { temporal: 3, key_ratio: 6.0, variation: 0.25, keys_together: false };
 }
 
 /// What a frame is to be.

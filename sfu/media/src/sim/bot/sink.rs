@@ -284,12 +284,13 @@ impl Sink {
         if let Some(index) = given_up {
             self.abandoned += 1;
             self.lacks_key |= self.config.coding == Coding::Vp8;
-            self.gaps = self.gaps.split_off(&(index + 1));
             let restart = self.waiting.range(index + 1..).find(|(_, packet)| {
                 self.config.coding == Coding::Opus
                     || Descriptor::read(&packet.payload).is_some_and(|descriptor| descriptor.start)
             });
-            self.next = restart.map_or(index + 1, |(index, _)| *index);
+            self.next = restart.map_or(index + 1, |(index, _)| *index).max(self.next);
+            // What is missing before that is of no use any more.
+            self.gaps = self.gaps.split_off(&self.next);
             self.waiting = self.waiting.split_off(&self.next);
             self.assemble(now);
         }

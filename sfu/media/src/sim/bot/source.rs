@@ -270,6 +270,9 @@ impl Source {
     pub(super) fn pli(&mut self, ssrc: u32, now: Instant) {
         if let Some(index) = self.layer_of(ssrc) {
             self.layers[index].key_wanted = true;
+            if self.config.encoding.keys_together {
+                self.layers.iter_mut().for_each(|layer| layer.key_wanted = true);
+            }
             self.key_frames_asked += 1;
             self.plis.push(now);
         }

@@ -13,6 +13,8 @@ pub(super) struct Queue {
     rates: Vec<(Instant, Option<u64>)>,
     /// Longest wait; a datagram that would wait longer is dropped.
     limit: Duration,
+    /// Bytes that pass at once after an idle time, as a token bucket lets them.
+    bucket: usize,
     /// When the last bit of what was taken so far is through.
     free_at: Instant,
 }
@@ -28,7 +30,12 @@ pub(super) struct Passage {
 
 impl Queue {
     pub(super) fn new(rate: Option<u64>, limit: Duration, start: Instant) -> Self {
-        Self { rates: vec![(start, rate)], limit, free_at: start }
+        Self { rates: vec![(start, rate)], limit, bucket: 0, free_at: start }
+    }
+
+    /// Lets so many bytes pass at once from now on when none waited for long enough.
+    pub(super) fn set_bucket(&mut self, bytes: usize) {
+        self.bucket = bytes;
     }
 
     /// One rate for all times from now on.
@@ -46,13 +53,22 @@ impl Queue {
 
     /// Takes a datagram; None when it has to wait too long.
     pub(super) fn pass(&mut self, bytes: usize, now: Instant) -> Option<Passage> {
-        let start = self.free_at.max(now);
-        let waited = start.duration_since(now);
+        // What the bucket holds is time that the link has saved up.
+        let saved = self.saved(now);
+        let start = self.free_at.max(now.checked_sub(saved).unwrap_or(now));
+        let waited = start.saturating_duration_since(now);
         if waited > self.limit {
             return None;
         }
         self.free_at = self.through(start, (bytes + OVERHEAD) as f64 * 8.0);
-        Some(Passage { waited, through: self.free_at })
+        Some(Passage { waited, through: self.free_at.max(now) })
+    }
+
+    /// Time that the full bucket is worth.
+    fn saved(&self, now: Instant) -> Duration {
+        let index = self.rates.partition_point(|(from, _)| *from <= now).saturating_sub(1);
+        let rate = self.rates[index].1.unwrap_or(u64::MAX).max(1);
+        Duration::from_secs_f64(self.bucket as f64 * 8.0 / rate as f64)
     }
 
     /// When so many bits are through that start at `start`.
@@ -96,6 +112,20 @@ mod tests {
         assert_eq!(pass(&mut queue, 5), Some((ms(25), ms(40))));
         assert_eq!(pass(&mut queue, 5), None);
         assert_eq!(pass(&mut queue, 60), Some((ms(0), ms(70))), "idle since");
+    }
+
+    #[test]
+    fn a_bucket_lets_a_burst_pass_and_fills_at_the_rate() {
+        let t = clock::epoch() + Duration::from_secs(1);
+        let mut queue = Queue::new(Some(800_000), ms(25), clock::epoch());
+        queue.set_bucket(2000);
+        let pass = |queue: &mut Queue, at| queue.pass(972, t + ms(at)).map(|p| (p.waited, p.through - t));
+        assert_eq!(pass(&mut queue, 0), Some((ms(0), ms(0))));
+        assert_eq!(pass(&mut queue, 0), Some((ms(0), ms(0))));
+        assert_eq!(pass(&mut queue, 0), Some((ms(0), ms(10))), "it is empty");
+        assert_eq!(pass(&mut queue, 20), Some((ms(0), ms(20))), "ten of these milliseconds filled a half");
+        assert_eq!(pass(&mut queue, 20), Some((ms(0), ms(30))));
+        assert_eq!(pass(&mut queue, 20), Some((ms(10), ms(40))));
     }
 
     #[test]
