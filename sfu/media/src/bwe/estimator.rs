@@ -18,6 +18,8 @@ use crate::rtcp::TwccFeedback;
 const DEFAULT_RTT: i64 = 200_000;
 /// Less than this share of the target sent: the source is the limit, not the path.
 const LIMITED: f64 = 0.7;
+/// .. and for so long beyond the round trip, in µs, what arrives still shows it.
+const LIMITED_SHOWS: i64 = 150_000;
 /// Less than this share of the target sent, and all of it arrives: a queue is of the moment, and what arrives says nothing
 /// of how much more would.
 const UNFILLED: f64 = 0.95;
@@ -129,6 +131,8 @@ pub struct Estimator {
     trial_at: Option<i64>,
     trial_interval: i64,
     limited: bool,
+    /// When it was so last.
+    limited_at: Option<i64>,
     remb: Option<f64>,
     report_loss: Option<f64>,
     report_increase_at: Option<i64>,
@@ -171,6 +175,7 @@ impl Estimator {
             trial_at: None,
             trial_interval: TRIAL_INTERVAL,
             limited: false,
+            limited_at: None,
             remb: None,
             report_loss: None,
             report_increase_at: None,
@@ -358,6 +363,9 @@ impl Estimator {
         self.unanswered_since = (self.log.in_flight_bytes() > 0).then_some(at);
 
         let limited = self.sent.bps(at) < LIMITED * self.target;
+        if limited {
+            self.limited_at = Some(at);
+        }
         if self.limited && !limited {
             self.acked.expect_change();
         }
@@ -427,7 +435,7 @@ impl Estimator {
             acked,
             carried: arrives.filter(|_| begins && sent > SURPLUS * self.rate.bps()),
             rtt: self.rtt_micros(),
-            limited: arrives_as_sent && self.sent.bps(at) < UNFILLED * self.target,
+            limited: arrives_as_sent && self.sent.bps(at) < UNFILLED * self.target || self.was_limited(at),
             queue: self.queue.micros(),
             lossy,
         };
@@ -450,6 +458,12 @@ impl Estimator {
             self.acked.expect_change();
         }
         self.probing.on_feedback_end(probed.map(|shown| shown.bps), newest, at);
+    }
+
+    /// Little was sent a moment ago. What arrived then does not tell what a path carries that has a queue now.
+    fn was_limited(&self, at: i64) -> bool {
+        let lately = self.limited_at.is_some_and(|last| at - last < self.rtt_micros() + LIMITED_SHOWS);
+        lately && self.queue.micros() < LONG_QUEUE
     }
 
     fn drain(&mut self, at: i64) {
