@@ -355,6 +355,9 @@ impl Estimator {
     fn on_results(&mut self, results: &mut [PacketResult], at: i64) {
         let rtt_limit = 2 * MAX_FEEDBACK_INTERVAL;
         if let Some(last) = self.feedback_at {
+            if at - last > SILENCE {
+                self.probing.on_return(at);
+            }
             let interval = (at - last).min(rtt_limit);
             self.feedback_interval += (interval - self.feedback_interval) / 8;
         }

@@ -14,8 +14,11 @@ const MIN_PACKETS: usize = 5;
 /// A token bucket, as shapers and radios have, lets so many bytes pass at any rate after a time in which less was sent. Then
 /// a probe is measured only after what empties it at the rate that is known, ..
 const BUCKET: f64 = 6_000.0;
-/// .. but no more than so many of them.
+/// .. but no more than so many of them, and for no longer than this: what is known may be very little.
 const MAX_BUCKETS: f64 = 2.5;
+const MAX_SKIP: Duration = Duration::from_millis(150);
+/// What is measured takes no longer than this where packets are small enough.
+const MAX_MEASURED: Duration = Duration::from_millis(100);
 /// Size of a packet, about.
 const PACKET: f64 = 1200.0;
 /// Share of its packets and bytes that must have arrived.
@@ -208,9 +211,12 @@ impl Probing {
         let plain = bps * DURATION.as_secs_f64() / 8.0;
         // What is sent beyond what is known takes from the bucket. Where as much is sent all the time it is empty.
         let bucket = if filled { 0.0 } else { BUCKET };
-        let skip = (bucket * bps / (bps - target).max(1.0)).min(MAX_BUCKETS * bucket);
+        let skip = (bucket * bps / (bps - target).max(1.0))
+            .min(MAX_BUCKETS * bucket)
+            .min(bps * MAX_SKIP.as_secs_f64() / 8.0);
         let packets = MIN_PACKETS + (skip / PACKET) as usize;
-        let bytes = plain.max(packets as f64 * PACKET);
+        let measured = (MIN_PACKETS as f64 * PACKET).min(bps * MAX_MEASURED.as_secs_f64() / 8.0);
+        let bytes = plain.max(skip + measured);
         let probe = Probe {
             id: ProbeId(NonZeroU32::new(self.last_id).unwrap_or(NonZeroU32::MIN)),
             bps: bps as u64,
@@ -273,6 +279,14 @@ impl Probing {
     pub(super) fn on_congestion(&mut self, now: i64) {
         self.next_bps = None;
         self.next_at = self.next_at.max(now + MIN_PAUSE);
+    }
+
+    /// The path was silent and is there again: what failed before says nothing.
+    pub(super) fn on_return(&mut self, now: i64) {
+        self.active = None;
+        self.next_bps = None;
+        self.pause = 0;
+        self.next_at = now;
     }
 
     fn repeat(&mut self, probe: Probe, now: i64) {
