@@ -187,16 +187,21 @@ impl UdpSocket {
 
 /// Asks for receive offload. Kernels that have it (5.0) also have segmentation offload (4.18).
 fn enable_gro(fd: std::os::fd::RawFd) -> bool {
+    turn_on(fd, libc::SOL_UDP, libc::UDP_GRO).is_ok()
+}
+
+/// Sets an option that is on or off.
+pub(crate) fn turn_on(fd: std::os::fd::RawFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the pointer and length describe `on`.
     let result = unsafe {
         libc::setsockopt(
             fd,
-            libc::SOL_UDP,
-            libc::UDP_GRO,
+            level,
+            option,
             (&raw const on).cast(),
             std::mem::size_of::<libc::c_int>() as libc::socklen_t,
         )
     };
-    result == 0
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::cmsg::{Control, SPACE};
 use crate::recv::address_of;
+use crate::socket::turn_on;
 
 /// One datagram received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,18 +25,7 @@ pub struct Stamped {
 /// # Errors
 /// As the kernel says.
 pub fn stamp_arrivals(socket: &impl AsFd) -> io::Result<()> {
-    let on: libc::c_int = 1;
-    // SAFETY: the pointer and length describe `on`.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_TIMESTAMPNS,
-            (&raw const on).cast(),
-            std::mem::size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    turn_on(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)
 }
 
 /// Takes one datagram, without waiting.

@@ -166,7 +166,7 @@ impl Cluster {
 }
 
 /// Decides on probes.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Probing {
     last_id: u32,
     active: Option<Cluster>,
@@ -433,9 +433,10 @@ mod tests {
 
     #[test]
     fn where_as_much_is_sent_anyway_probes_are_short() {
-        let mut probing = Probing::default();
+        let [mut idle, mut probing] = [Probing::default(), Probing::default()];
+        idle.set_wanted(4e6, 0);
         probing.set_wanted(4e6, 0);
-        assert!(probing.clone().poll(4.5e5, false, 0).unwrap().min_packets > 10);
+        assert!(idle.poll(4.5e5, false, 0).unwrap().min_packets > 10);
         let probe = probing.poll(4.5e5, true, 0).unwrap();
         assert_eq!(probe.min_packets, 5);
         let Shown { bps, saturated } = through(&mut probing, probe, 5e5, 0).unwrap();

@@ -24,10 +24,11 @@ fn narrow(rate: u64, queue: Duration) -> Link {
     Link { rate: Some(rate), queue, ..link(RTT) }
 }
 
-/// Bits per second in the half second that ends with each step.
-fn half_seconds(trace: &Trace, from: Instant, to: Instant) -> Vec<f64> {
+/// Seconds until a half second ends in which so many bits a second came.
+fn reached(trace: &Trace, from: Instant, to: Instant, bps: f64) -> f64 {
     let series = trace.delivered(from, to, STEP);
-    series.windows(5).map(|five| five.iter().sum::<u64>() as f64 * 8.0 / 0.5).collect()
+    let enough = |five: &[u64]| five.iter().sum::<u64>() as f64 * 8.0 / 0.5 >= bps;
+    series.windows(5).position(enough).map_or(999.0, |at| (at + 5) as f64 * STEP.as_secs_f64())
 }
 
 /// Seconds from an instant until three seconds begin in which no more is sent than the link carries and its queue is short.
@@ -44,33 +45,42 @@ fn settled(trace: &Trace, from: Instant, rate: f64) -> f64 {
         .map_or(999.0, |after| after.as_secs_f64())
 }
 
+/// Makes a receiver's link of 3 Mbit/s one of 500 kbit/s after 25 s, for 25 s. Returns now and when its rate changes.
+fn narrows(scene: &mut Scene, receiver: usize) -> (Instant, Instant, Instant) {
+    let (down, up) = (Duration::from_secs(25), Duration::from_secs(50));
+    scene.then_rate(receiver, down, Some(500_000));
+    scene.then_rate(receiver, up, Some(3_000_000));
+    let start = scene.world.now();
+    (start, start + down, start + up)
+}
+
+/// How long packets wait in such a call from its start to its end.
+fn queueing(
+    figures: &mut Figures,
+    trace: &Trace,
+    (start, down, up, end): (Instant, Instant, Instant, Instant),
+) {
+    let narrow = trace.waited(0.95, down + Duration::from_secs(2), up);
+    figures.at_most("ms of queueing, p95 of the call", ms(trace.waited(0.95, start, end)), 150.0);
+    figures.at_most("ms of queueing at 500k, p95 from 2 s", ms(narrow), 150.0);
+}
+
 /// 3 Mbit/s, then 500 kbit/s, then 3 Mbit/s.
 pub fn step() -> Figures {
     let mut figures = Figures::of("capacity 3M-500k-3M");
     let mut scene = Scene::new(11, RTT, &gallery());
     let r = scene.join(link(RTT), narrow(3_000_000, QUEUE));
-    let (down_after, up_after) = (Duration::from_secs(25), Duration::from_secs(50));
-    scene.then_rate(r, down_after, Some(500_000));
-    scene.then_rate(r, up_after, Some(3_000_000));
-    let start = scene.world.now();
+    let (start, down, up) = narrows(&mut scene, r);
     let end = scene.run_secs(80);
-    let (down, up) = (start + down_after, start + up_after);
     let trace = scene.trace(r);
 
     let secs = Duration::from_secs;
     figures.at_least("share of 3M before, from 15 s", trace.bps(start + secs(15), down) / 3e6, 0.85);
     figures.at_most("s until it settles under 500k", settled(trace, down, 500_000.0), 2.0);
     figures.at_least("share of 500k, from 10 s", trace.bps(down + secs(10), up) / 500e3, 0.85);
-    let back = half_seconds(trace, up, end).iter().position(|bps| *bps >= 0.8 * 3e6);
-    let back = back.map_or(f64::INFINITY, |at| (at + 5) as f64 * STEP.as_secs_f64());
-    figures.at_most("s until back at 80 % of 3M", back.min(999.0), 10.0);
+    figures.at_most("s until back at 80 % of 3M", reached(trace, up, end, 0.8 * 3e6), 10.0);
     figures.at_least("share of 3M after, from 15 s", trace.bps(up + secs(15), end) / 3e6, 0.85);
-    figures.at_most("ms of queueing, p95 of the call", ms(trace.waited(0.95, start, end)), 150.0);
-    figures.at_most(
-        "ms of queueing at 500k, p95 from 2 s",
-        ms(trace.waited(0.95, down + secs(2), up)),
-        150.0,
-    );
+    queueing(&mut figures, trace, (start, down, up, end));
     figures.tell("ms of queueing, longest", ms(trace.waited(1.0, start, end)));
     figures.tell("datagrams dropped by the full queue", trace.overflows.len() as f64);
     figures
@@ -82,11 +92,8 @@ pub fn step_camera() -> Figures {
     let mut figures = Figures::of("one camera, 3M-500k-3M, a token bucket");
     let mut scene = Scene::new(15, RTT, &[chromium_camera(), Publish::audio()]);
     let r = scene.join(link(RTT), Link { bucket: 6000, ..narrow(3_000_000, QUEUE) });
-    let (down_after, up_after) = (Duration::from_secs(25), Duration::from_secs(50));
-    scene.then_rate(r, down_after, Some(500_000));
-    scene.then_rate(r, up_after, Some(3_000_000));
-    let start = scene.world.now();
-    scene.run(down_after);
+    let (start, down, up) = narrows(&mut scene, r);
+    scene.run(down - start);
     let camera = (scene.tracks[0].bot, scene.tracks[0].source);
     let keys = |scene: &Scene| scene.world.bots[camera.0].source(camera.1).key_frames_asked;
     let asked = [0, 5, 20].map(|secs| {
@@ -94,21 +101,13 @@ pub fn step_camera() -> Figures {
         keys(&scene)
     });
     let end = scene.run_secs(30);
-    let (down, up) = (start + down_after, start + up_after);
     let trace = scene.trace(r);
     let secs = Duration::from_secs;
     figures.tell("kbit/s at 500k, from 10 s", trace.bps(down + secs(10), up) / 1e3);
-    figures.at_most("ms of queueing, p95 of the call", ms(trace.waited(0.95, start, end)), 150.0);
-    figures.at_most(
-        "ms of queueing at 500k, p95 from 2 s",
-        ms(trace.waited(0.95, down + secs(2), up)),
-        150.0,
-    );
+    queueing(&mut figures, trace, (start, down, up, end));
     figures.tell("key frames asked in the first 5 s", f64::from(asked[1] - asked[0]));
     figures.at_most("key frames asked in the next 20 s", f64::from(asked[2] - asked[1]), 4.0);
-    let back = half_seconds(trace, up, end).iter().position(|bps| *bps >= 0.8 * 2.7e6);
-    let back = back.map_or(f64::INFINITY, |at| (at + 5) as f64 * STEP.as_secs_f64());
-    figures.at_most("s until the best layer is back", back.min(999.0), 10.0);
+    figures.at_most("s until the best layer is back", reached(trace, up, end, 0.8 * 2.7e6), 10.0);
     figures.tell(
         "freezes at 500k, from 2 s",
         scene.play(r, 0, Duration::ZERO, down + secs(2), up).freezes as f64,
