@@ -268,3 +268,23 @@ fn a_client_that_only_estimates_itself_gets_what_it_says() {
     assert_eq!(pauses(&world, &sub), [true, false]);
     assert!(world.stats().probes > 0, "by which such a client finds what it has not seen");
 }
+
+#[test]
+fn a_run_repeats_whatever_the_handshake_draws() {
+    let run = || {
+        let link = Link { loss: 0.05, jitter: millis(5), delay: millis(50), ..narrow(1_000_000) };
+        let mut world = world(8, &[link]);
+        let track = world.publish(0, camera());
+        world.subscribe(&track, 1);
+        world.run(secs(5));
+        world.net.trace(RELAY, world.bots[1].addr()).passed.clone()
+    };
+    let first = run();
+    assert!(first.len() > 200, "{} datagrams", first.len());
+    // Certificates and SCTP's timers differ each time.
+    for _ in 0..4 {
+        let again = run();
+        let differs = first.iter().zip(&again).position(|(a, b)| a != b);
+        assert_eq!((again.len(), differs), (first.len(), None));
+    }
+}

@@ -126,6 +126,9 @@ struct Direction {
     bad: bool,
     /// Its own, so that the traffic of one link changes nothing for another.
     rng: SmallRng,
+    /// The same for DTLS and what it carries: its timers and those of SCTP draw from the system's chance, so how many of its
+    /// datagrams there are differs from run to run.
+    dtls_rng: SmallRng,
     trace: Option<Trace>,
 }
 
@@ -230,6 +233,7 @@ impl Network {
                 last: *start,
                 bad: false,
                 rng: SmallRng::seed_from_u64(seed_of(*seed, &from, &to)),
+                dtls_rng: SmallRng::seed_from_u64(!seed_of(*seed, &from, &to)),
                 trace: None,
             }
         })
@@ -239,11 +243,13 @@ impl Network {
     pub fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: &[u8], now: Instant) {
         self.stats.sent += 1;
         let queue = self.direction(from, to).queue;
-        let passage = self.queues[queue].pass(bytes.len(), now);
+        let passage = self.queues[queue].pass(weight(bytes), now);
         let direction = self.direction(from, to);
         let link = direction.link;
         // Always the same number of draws, so that settings of a link do not shift what else happens on it.
-        let [loss, reorder, duplicate, jitter, state, burst]: [f64; 6] = direction.rng.random();
+        let dtls = is_dtls(bytes);
+        let rng = if dtls { &mut direction.dtls_rng } else { &mut direction.rng };
+        let [loss, reorder, duplicate, jitter, state, burst]: [f64; 6] = rng.random();
         let Some(passage) = passage else {
             if let Some(trace) = &mut direction.trace {
                 trace.overflows.push(now);
@@ -252,11 +258,11 @@ impl Network {
             return;
         };
         let lost_in_burst = match link.bursts {
-            Some(bursts) => {
+            Some(bursts) if !dtls => {
                 direction.bad = if direction.bad { state >= bursts.leave } else { state < bursts.enter };
                 direction.bad && burst < bursts.loss
             }
-            None => false,
+            _ => false,
         };
         let mut at = (passage.through + link.delay + link.jitter.mul_f64(jitter)).max(direction.last);
         let lost = loss < link.loss || lost_in_burst;
@@ -298,6 +304,22 @@ impl Network {
         }
         let Reverse(InFlight { at, from, to, bytes, .. }) = self.in_flight.pop()?;
         Some(Arrival { at, from, to, bytes })
+    }
+}
+
+/// Whether it is a record of DTLS ([RFC 7983 section 7](https://www.rfc-editor.org/rfc/rfc7983#section-7)).
+fn is_dtls(bytes: &[u8]) -> bool {
+    matches!(bytes.first(), Some(20..=63))
+}
+
+/// Bytes that a datagram takes of a link's rate.
+///
+/// Those of a DTLS handshake count as full ones: an ECDSA signature in DER is some bytes longer or shorter from run to run, and
+/// runs have to repeat.
+fn weight(bytes: &[u8]) -> usize {
+    match bytes.first() {
+        Some(20..=22) => 1200,
+        _ => bytes.len(),
     }
 }
 
