@@ -39,13 +39,14 @@ impl SignalClient {
     /// Sends one request.
     pub(crate) async fn send(&mut self, message: Request) -> Result<(), SignalError> {
         let request = proto::SignalRequest { message: Some(message) };
-        Ok(self.socket.send(Message::Binary(request.encode_to_vec().into())).await?)
+        self.socket.send(Message::Binary(request.encode_to_vec().into())).await.map_err(SignalError::later)
     }
 
     /// The next response. Dropping the future loses nothing.
     pub(crate) async fn next(&mut self) -> Result<Response, SignalError> {
         loop {
-            match self.socket.next().await.ok_or(SignalError::Closed)?? {
+            let message = self.socket.next().await.ok_or(SignalError::Closed)?;
+            match message.map_err(SignalError::later)? {
                 Message::Binary(bytes) => {
                     if let Some(message) = proto::SignalResponse::decode(bytes)?.message {
                         return Ok(message);

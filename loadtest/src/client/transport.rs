@@ -91,6 +91,12 @@ impl Transport {
         Ok(())
     }
 
+    /// Takes an address of the server's that is not in its description. It may come before that.
+    pub(crate) fn add_candidate(&mut self, candidate: Candidate) {
+        self.rtc.add_remote_candidate(candidate);
+        self.deadline = Instant::now(); // there may be a check to make
+    }
+
     /// Answers an offer. `str0m` would wait for the other end to start DTLS where the offer leaves it open; browsers
     /// start it (RFC 8842 section 5.3), and servers with ICE-lite rely on that.
     pub(crate) fn answer(&mut self, sdp: &str) -> anyhow::Result<String> {

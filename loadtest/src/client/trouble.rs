@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::time::{Duration, SystemTime};
 
 use rustls::{AlertDescription, CertificateError};
-use tokio_tungstenite::tungstenite::error::{TlsError, UrlError};
+use tokio_tungstenite::tungstenite::error::{ProtocolError, TlsError, UrlError};
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 use tokio_tungstenite::tungstenite::{self, Error};
 
@@ -28,12 +28,26 @@ pub(crate) enum SignalError {
     /// The connection could not be made or broke.
     #[error("{0}")]
     Connection(String),
+    /// The connection broke while it was in use.
+    #[error("the signalling connection was lost: did the server stop, or something in between?")]
+    Lost,
     /// The service closed the connection.
     #[error("the server closed the signalling connection")]
     Closed,
     /// The service sent something that is not a signal message.
     #[error("the server sent something that is no signal message: does it speak LiveKit's protocol?")]
     Protocol(#[from] prost::DecodeError),
+}
+
+impl SignalError {
+    /// Of a connection that has been in use: what would explain that it cannot be made does not explain its end.
+    pub(super) fn later(error: Error) -> Self {
+        match error {
+            Error::ConnectionClosed | Error::AlreadyClosed => SignalError::Closed,
+            Error::Io(_) | Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => SignalError::Lost,
+            other => SignalError::from(other),
+        }
+    }
 }
 
 impl From<tungstenite::Error> for SignalError {

@@ -3,14 +3,18 @@
 mod front;
 mod host;
 mod proxy;
+mod trickler;
+mod wire;
 
 use loadtest::report::{Objectives, Report};
-use loadtest::run::{Progress, Share, run};
+use loadtest::run::{Progress, Share, Target, run};
 use loadtest::scenario::{Role, Scenario, Span};
 
 pub use front::TlsFront;
 pub use host::{Host, KEY, SECRET};
-pub use proxy::{Harm, Proxy};
+pub use proxy::{Harm, Holds, Proxy};
+pub use trickler::Trickler;
+pub use wire::Wire;
 
 pub fn scenario(rooms: u32, role: Role, seconds: u64) -> Scenario {
     Scenario {
@@ -23,10 +27,18 @@ pub fn scenario(rooms: u32, role: Role, seconds: u64) -> Scenario {
 }
 
 pub fn measure(host: &Host, scenario: &Scenario, progress: impl FnMut(&Progress)) -> Report {
+    measure_at(&host.target(), scenario, Share::whole(), progress)
+}
+
+pub fn measure_at(
+    target: &Target,
+    scenario: &Scenario,
+    share: Share,
+    progress: impl FnMut(&Progress),
+) -> Report {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (_stop, stopped) = tokio::sync::watch::channel(false);
-    let share = Share::whole();
-    let outcome = runtime.block_on(run(&host.target(), scenario, share, 0, stopped, progress)).unwrap();
+    let outcome = runtime.block_on(run(target, scenario, share, 0, stopped, progress)).unwrap();
     Report::new(scenario, outcome, &Objectives::default())
 }
 

@@ -15,21 +15,35 @@ pub struct Harm {
     pub delay: Duration,
     /// Every so manieth packet of sound towards clients is dropped; 0 for none.
     pub drop_sound_nth: u64,
-    /// Every other packet of sound towards clients is so much later.
-    pub alternate: Duration,
-    /// No media goes through towards the relay for `hold` of every `hold_every`; then all of it at once. (Held back on the
-    /// other side, the relay would take the path for a full one, and send less for a while.)
-    pub hold_every: Duration,
-    /// See `hold_every`.
-    pub hold: Duration,
+    /// Every so manieth packet of pictures towards clients is dropped, the first time that it is sent; 0 for none.
+    pub drop_pictures_nth: u64,
+    /// What is sent again is dropped, too.
+    pub drop_repeats: bool,
+    /// Every so manieth packet of sound towards each client is so much later; 0 for none.
+    pub late_nth: u64,
+    /// See `late_nth`.
+    pub late: Duration,
+    /// No media of a client goes through towards the relay for so long after its first; then all of it at once.
+    pub hold_first: Duration,
+}
+
+/// No media goes through towards the relay for a while, again and again; then all of it at once. (Held back on the other
+/// side, the relay would take the path for a full one, and send less for a while.)
+#[derive(Debug, Clone, Copy)]
+pub struct Holds {
+    /// From the beginning of one to the beginning of the next.
+    pub every: Duration,
+    /// How long, by turns.
+    pub lengths: [Duration; 2],
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     stop: AtomicBool,
     sound: AtomicU64,
+    pictures: AtomicU64,
     dropped: AtomicU64,
-    holding: Mutex<Option<(Instant, Harm)>>,
+    holding: Mutex<Option<(Instant, Holds)>>,
     held: Mutex<Vec<Duration>>,
 }
 
@@ -41,6 +55,11 @@ pub struct Proxy {
 /// A packet of sound: version 2 and the payload type that SDKs give Opus.
 fn is_sound(datagram: &[u8]) -> bool {
     datagram.len() > 12 && datagram[0] >> 6 == 2 && datagram[1] & 0x7f == 111
+}
+
+/// A packet of a picture: the payload type that the relay gives VP8, and the one for what is sent again.
+fn is_picture(datagram: &[u8], again: bool) -> bool {
+    datagram.len() > 12 && datagram[0] >> 6 == 2 && datagram[1] & 0x7f == if again { 97 } else { 96 }
 }
 
 /// RTP; RTCP has the types 192 to 223 (RFC 5761 section 4).
@@ -59,9 +78,9 @@ impl Proxy {
         Self { shared, thread: Some(thread) }
     }
 
-    /// Starts the holds: the first begins one `hold_every` from now.
-    pub fn begin_holds(&self, harm: Harm) {
-        *self.shared.holding.lock().unwrap() = Some((Instant::now(), harm));
+    /// Starts the holds: the first begins one `every` from now.
+    pub fn begin_holds(&self, holds: Holds) {
+        *self.shared.holding.lock().unwrap() = Some((Instant::now(), holds));
     }
 
     /// How long each hold was in fact: this thread wakes when the machine lets it.
@@ -72,6 +91,11 @@ impl Proxy {
     /// Packets of sound towards clients so far, and how many of them were dropped.
     pub fn sound(&self) -> (u64, u64) {
         (self.shared.sound.load(Ordering::Relaxed), self.shared.dropped.load(Ordering::Relaxed))
+    }
+
+    /// Packets of pictures towards clients so far, each once, and how many packets were dropped.
+    pub fn pictures(&self) -> (u64, u64) {
+        (self.shared.pictures.load(Ordering::Relaxed), self.shared.dropped.load(Ordering::Relaxed))
     }
 }
 
@@ -88,6 +112,9 @@ struct Client {
     address: SocketAddr,
     upstream: UdpSocket,
     sound: u64,
+    first_media: Option<Instant>,
+    /// Held back since the first.
+    early: Vec<Vec<u8>>,
 }
 
 fn run(front: &UdpSocket, media: SocketAddr, harm: Harm, state: &Shared) {
@@ -104,7 +131,13 @@ fn run(front: &UdpSocket, media: SocketAddr, harm: Harm, state: &Shared) {
             let client = *index.entry(from).or_insert_with(|| {
                 let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
                 upstream.set_nonblocking(true).unwrap();
-                clients.push(Client { address: from, upstream, sound: 0 });
+                clients.push(Client {
+                    address: from,
+                    upstream,
+                    sound: 0,
+                    first_media: None,
+                    early: Vec::new(),
+                });
                 down.push(VecDeque::new());
                 clients.len() - 1
             });
@@ -121,17 +154,28 @@ fn run(front: &UdpSocket, media: SocketAddr, harm: Harm, state: &Shared) {
                         state.dropped.fetch_add(1, Ordering::Relaxed);
                         continue;
                     }
-                    if client.sound.is_multiple_of(2) {
-                        due += harm.alternate;
+                    if harm.late_nth > 0 && client.sound.is_multiple_of(harm.late_nth) {
+                        due += harm.late;
                     }
                 }
-                queue.push_back((due, datagram.to_vec()));
+                if is_picture(datagram, false) {
+                    let nth = state.pictures.fetch_add(1, Ordering::Relaxed) + 1;
+                    if harm.drop_pictures_nth > 0 && nth.is_multiple_of(harm.drop_pictures_nth) {
+                        state.dropped.fetch_add(1, Ordering::Relaxed);
+                        continue;
+                    }
+                }
+                if harm.drop_repeats && is_picture(datagram, true) {
+                    continue;
+                }
+                let place = queue.partition_point(|(other, _)| *other <= due);
+                queue.insert(place, (due, datagram.to_vec()));
             }
         }
-        let held = state.holding.lock().unwrap().is_some_and(|(since, harm)| {
-            let elapsed = now.saturating_duration_since(since);
-            let rounds = elapsed.as_secs_f64() / harm.hold_every.as_secs_f64();
-            rounds >= 1.0 && rounds.fract() * harm.hold_every.as_secs_f64() < harm.hold.as_secs_f64()
+        let held = state.holding.lock().unwrap().is_some_and(|(since, holds)| {
+            let rounds = now.saturating_duration_since(since).as_secs_f64() / holds.every.as_secs_f64();
+            let length = holds.lengths[(rounds as usize + 1) % 2];
+            rounds >= 1.0 && rounds.fract() * holds.every.as_secs_f64() < length.as_secs_f64()
         });
         if held {
             holding_since = holding_since.or(Some(now));
@@ -141,8 +185,23 @@ fn run(front: &UdpSocket, media: SocketAddr, harm: Harm, state: &Shared) {
             }
             state.held.lock().unwrap().push(since.elapsed());
         }
+        for client in &mut clients {
+            if client.first_media.is_some_and(|first| now >= first + harm.hold_first) {
+                for datagram in client.early.drain(..) {
+                    let _ = client.upstream.send_to(&datagram, media);
+                }
+            }
+        }
         while up.front().is_some_and(|(due, ..)| *due <= now) {
             let Some((_, client, datagram)) = up.pop_front() else { break };
+            if is_media(&datagram) && !harm.hold_first.is_zero() {
+                let here = &mut clients[client];
+                let first = *here.first_media.get_or_insert(now);
+                if now < first + harm.hold_first {
+                    here.early.push(datagram);
+                    continue;
+                }
+            }
             if held && is_media(&datagram) {
                 held_back.push_back((client, datagram));
             } else {

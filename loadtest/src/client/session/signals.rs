@@ -5,6 +5,8 @@ use std::time::Instant;
 
 use livekit_protocol as proto;
 use proto::VideoQuality;
+use str0m::Candidate;
+use str0m::net::Protocol;
 
 use super::{Session, media, reason};
 use crate::client::Play;
@@ -99,6 +101,7 @@ impl Session<'_> {
                     self.signal.send(Request::Offer(offer)).await.map_err(|e| reason(&e))?;
                 }
             }
+            Response::Trickle(trickle) => self.on_trickle(&trickle),
             Response::SubscribedQualityUpdate(update) => self.on_quality_update(&update, now),
             Response::Update(update) => {
                 self.on_participants(update.participants, now);
@@ -129,6 +132,17 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// Servers that do not have their candidates in the description send them one by one.
+    fn on_trickle(&mut self, trickle: &proto::TrickleRequest) {
+        let to = match trickle.target() {
+            proto::SignalTarget::Publisher => self.publisher.as_mut().map(|p| &mut p.transport),
+            proto::SignalTarget::Subscriber => Some(&mut self.subscriber),
+        };
+        if let (Some(transport), Some(candidate)) = (to, candidate_of(&trickle.candidate_init)) {
+            transport.add_candidate(candidate);
+        }
+    }
+
     #[allow(deprecated)] // servers fill in `subscribed_qualities` too, and some nothing else
     pub(super) fn on_quality_update(&mut self, update: &proto::SubscribedQualityUpdate, now: Instant) {
         let Some(publisher) = &mut self.publisher else { return };
@@ -143,6 +157,14 @@ impl Session<'_> {
         }
         publisher.on_wanted(&update.track_sid, wanted, now);
     }
+}
+
+/// The candidate in a browser's `RTCIceCandidateInit`; `None` for what is none, for the empty one at the end of all, and for
+/// TCP, which bots do not speak.
+fn candidate_of(init: &str) -> Option<Candidate> {
+    let init: serde_json::Value = serde_json::from_str(init).ok()?;
+    let candidate = Candidate::from_sdp_string(init.get("candidate")?.as_str()?).ok()?;
+    (candidate.proto() == Protocol::Udp).then_some(candidate)
 }
 
 /// The track id of each section, from `a=msid:STREAM TRACK`.
@@ -161,4 +183,32 @@ fn tracks_by_mid(sdp: &str) -> BTreeMap<String, String> {
         }
     }
     tracks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_are_read_as_servers_send_them() {
+        let init = |candidate: &str| {
+            format!(
+                "{{\"candidate\":\"{candidate}\",\"sdpMid\":\"\",\"sdpMLineIndex\":0,\"usernameFragment\":null}}"
+            )
+        };
+        let udp = "candidate:4234997325 1 udp 2130706431 127.0.0.1 7882 typ host";
+        assert_eq!(candidate_of(&init(udp)).unwrap().addr().port(), 7882);
+        let tcp = "candidate:1019216552 1 tcp 1671430143 127.0.0.1 7881 typ host tcptype passive";
+        for none in [init(tcp), init(""), init("candidate:"), "{}".to_owned(), "no JSON".to_owned()] {
+            assert!(candidate_of(&none).is_none(), "{none}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_candidate_is_taken(text in "(candidate:|[a-z0-9. :\\-]){0,60}", whole in ".*") {
+            let _ = candidate_of(&format!("{{\"candidate\":\"{text}\"}}"));
+            let _ = candidate_of(&whole);
+        }
+    }
 }
