@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Chart, Report};
+use crate::report::{Chart, MAX_TESTER_CPU, Mark, Report};
 use crate::scenario::{Scenario, Span};
 
 /// Joins a second while the load builds up: a storm of joins is a test of its own.
@@ -108,6 +108,8 @@ pub struct Step {
     pub relay_shard: Option<f64>,
     /// Share of its core used by the tester's busiest thread.
     pub tester_cpu: f64,
+    /// Cores used by all threads of all testers.
+    pub tester_cores: f64,
     /// All objectives hold.
     pub holds: bool,
     /// Objectives that broke.
@@ -132,11 +134,27 @@ impl Step {
             relay_cores: relay.and_then(|r| r.cpu_cores),
             relay_shard: relay.and_then(|r| r.shard_cpu),
             tester_cpu: report.tester.busiest_cpu,
+            tester_cores: report.tester.cores,
             holds: report.holds(),
             broken: broken
                 .map(|o| format!("{}: {:.2} {}", o.name, o.value, o.unit).trim_end().to_owned())
                 .collect(),
             invalid: report.invalid.clone(),
+        }
+    }
+
+    /// Of a run that could not be made.
+    pub fn failed(size: u32, scenario: &Scenario, why: &str) -> Self {
+        let participants = u64::from(scenario.participants());
+        Self { size, participants, invalid: vec![why.to_owned()], ..Self::default() }
+    }
+
+    /// How it went, as a class of the page and as a word.
+    pub fn verdict(&self) -> (&'static str, &'static str) {
+        match (self.invalid.is_empty(), self.holds) {
+            (false, _) => ("void", "INVALID"),
+            (true, true) => ("good", "holds"),
+            (true, false) => ("bad", "BROKEN"),
         }
     }
 }
@@ -175,7 +193,7 @@ impl Capacity {
             return "no limit up to the largest size tried: raise --max".to_owned();
         };
         if !limit.invalid.is_empty() {
-            return format!("the tester's limit, not the relay's: {}", limit.invalid.join("; "));
+            return format!("not the relay's at size {}: {}", limit.size, limit.invalid.join("; "));
         }
         let mut reason = limit.broken.join("; ");
         match limit.relay_shard {
@@ -195,22 +213,69 @@ impl Capacity {
         reason
     }
 
+    /// What was found, as a class of the page and in words.
+    pub fn answer(&self) -> (&'static str, String) {
+        match (self.carries(), self.limit()) {
+            (Some(s), _) => {
+                let (class, least) = if self.is_answer() { ("good", "") } else { ("void", "at least ") };
+                let text = format!(
+                    "carries {least}{} participants, {} streams, {:.0} packets/s",
+                    s.participants, s.streams, s.packets_per_s
+                );
+                (class, text)
+            }
+            (None, Some(limit)) if limit.invalid.is_empty() => {
+                ("bad", "not even the smallest size held".to_owned())
+            }
+            (None, _) => ("void", "no size was tried in a valid run: nothing can be said".to_owned()),
+        }
+    }
+
+    /// What to do where the testers gave out before the relay.
+    pub fn advice(&self) -> Vec<String> {
+        let gave_out = |s: &Step| s.invalid.iter().any(|doubt| doubt.starts_with("the tester"));
+        if !self.limit().is_some_and(gave_out) {
+            return Vec::new();
+        }
+        let mut advice = vec![
+            "The testers gave out before the relay. Keep them off the relay's machine: start `loadtest agent` on others, and \
+             name each here with --agent HOST:PORT"
+                .to_owned(),
+        ];
+        if let Some(s) = self.carries()
+            && let Some(shard) = s.relay_shard.filter(|shard| *shard > 0.02)
+        {
+            advice.push(format!(
+                "At {} participants the relay's busiest media thread used {:.0} % of its core, and the testers {:.1} cores: by \
+                 proportion {:.0} cores of testers would fill that thread",
+                s.participants,
+                shard * 100.0,
+                s.tester_cores,
+                (s.tester_cores / shard / MAX_TESTER_CPU).ceil()
+            ));
+        }
+        advice
+    }
+
     /// For people.
     pub fn summary(&self) -> String {
         let mut out = format!(
-            "\n{:>6} {:>13} {:>8} {:>11} {:>8} {:>10} {:>9} {:>8}\n",
-            "size", "participants", "streams", "packets/s", "loss %", "delay p99", "join p95", "relay"
+            "\n{:>6} {:>13} {:>8} {:>11} {:>8} {:>10} {:>9} {:>8} {:>8}\n",
+            "size",
+            "participants",
+            "streams",
+            "packets/s",
+            "loss %",
+            "delay p99",
+            "join p95",
+            "relay",
+            "tester"
         );
         for s in &self.steps {
             let relay =
                 s.relay_shard.or(s.relay_cores).map_or("-".to_owned(), |c| format!("{:.0} %", c * 100.0));
-            let word = match (s.invalid.is_empty(), s.holds) {
-                (false, _) => "INVALID",
-                (true, true) => "holds",
-                (true, false) => "BROKEN",
-            };
             out += &format!(
-                "{:>6} {:>13} {:>8} {:>11.0} {:>8.3} {:>10.1} {:>9.0} {:>8} {word}\n",
+                "{:>6} {:>13} {:>8} {:>11.0} {:>8.3} {:>10.1} {:>9.0} {:>8} {:>8} {}\n",
                 s.size,
                 s.participants,
                 s.streams,
@@ -218,26 +283,24 @@ impl Capacity {
                 s.loss_percent,
                 s.delay_p99_ms,
                 s.join_p95_ms,
-                relay
+                relay,
+                format!("{:.0} %", s.tester_cpu * 100.0),
+                s.verdict().1
             );
         }
-        match self.carries() {
-            Some(s) => {
-                out += &format!(
-                    "\ncarries {} participants, {} streams, {:.0} packets/s\n",
-                    s.participants, s.streams, s.packets_per_s
-                );
-            }
-            None => out += "\nnot even the smallest size held\n",
+        out += &format!("\n{}\nlimit   {}\n", self.answer().1, self.reason());
+        for advice in self.advice() {
+            out += &format!("advice  {advice}\n");
         }
-        out + &format!("limit   {}\n", self.reason())
+        out
     }
 
-    /// Delay and CPU against the load.
-    pub fn charts(&self) -> Vec<Chart> {
-        let steps = &self.steps;
+    /// Delay and loss against participants, with their limits, and CPU against load.
+    pub fn charts(&self, max_delay: Option<f64>, max_loss: Option<f64>) -> Vec<Chart> {
+        // Not those that could not be made.
+        let run = || self.steps.iter().filter(|s| s.streams > 0);
         let line = |of: &dyn Fn(&Step) -> Option<(f64, f64)>| -> Vec<(f64, f64)> {
-            let mut line: Vec<_> = steps.iter().filter_map(of).collect();
+            let mut line: Vec<_> = run().filter_map(of).collect();
             line.sort_by(|a, b| a.0.total_cmp(&b.0));
             line
         };
@@ -250,25 +313,46 @@ impl Capacity {
                 .filter(|(_, line)| !line.is_empty())
                 .map(|(name, line)| (name.to_owned(), line))
                 .collect(),
+            ..Chart::default()
+        };
+        let curve = |title: &str, unit: &str, name: &str, of: fn(&Step) -> f64| {
+            let mark = |s: &Step| match s.verdict().0 {
+                "good" => Mark::Good,
+                "bad" => Mark::Bad,
+                _ => Mark::Void,
+            };
+            Chart {
+                marks: run().map(|s| (s.participants as f64, of(s), mark(s))).collect(),
+                ..chart(
+                    title,
+                    "participants",
+                    unit,
+                    vec![(name, line(&|s| Some((s.participants as f64, of(s)))))],
+                )
+            }
         };
         let percent = |of: Option<f64>, s: &Step| of.map(|v| (s.packets_per_s, v * 100.0));
         vec![
-            chart(
-                "Capacity: delay against participants",
-                "participants",
-                "ms",
-                vec![("delay p99", line(&|s| Some((s.participants as f64, s.delay_p99_ms))))],
-            ),
+            Chart {
+                limit: max_delay,
+                logarithmic: true,
+                ..curve("Capacity: delay p99", "ms", "delay p99", |s| s.delay_p99_ms)
+            },
+            Chart {
+                limit: max_loss,
+                ..curve("Capacity: loss after recovery", "% of packets", "lost", |s| s.loss_percent)
+            },
             chart(
                 "CPU against load",
-                "packets/s",
+                "packets/s received",
                 "% of a core",
                 vec![
-                    ("relay's busiest thread", line(&|s| percent(s.relay_shard, s))),
+                    ("relay's busiest media thread", line(&|s| percent(s.relay_shard, s))),
                     ("relay's process", line(&|s| percent(s.relay_cores, s))),
                     ("tester's busiest thread", line(&|s| percent(Some(s.tester_cpu), s))),
                 ],
             ),
+            curve("Join time", "ms at p95", "join p95", |s| s.join_p95_ms),
         ]
     }
 }
@@ -324,7 +408,28 @@ mod tests {
         assert_eq!(found.carries().unwrap().size, 4);
         assert!(found.is_answer() && found.reason().contains("97 %"), "{}", found.reason());
         assert!(found.summary().contains("limit   delay p99: 80.00 ms"), "{}", found.summary());
-        let late = Capacity { steps: vec![step(4, true, &["late"], None)], ..Capacity::default() };
-        assert!(!late.is_answer() && late.reason().contains("tester's limit"));
+        assert_eq!((found.answer().0, found.advice()), ("good", vec![]));
+        let small = Capacity { steps: vec![step(4, false, &[], None)], ..Capacity::default() };
+        assert_eq!(small.answer(), ("bad", "not even the smallest size held".to_owned()));
+
+        let late = "the tester itself was late: its timers fired 40.0 ms late at p99";
+        let mut good = step(4, true, &[], Some(0.25));
+        good.tester_cores = 0.5;
+        let steps = vec![good, step(8, false, &[late], Some(0.5))];
+        let late = Capacity { steps, ..Capacity::default() };
+        assert!(!late.is_answer() && late.reason().starts_with("not the relay's at size 8: the tester"));
+        assert_eq!(late.answer().0, "void");
+        let said = late.summary();
+        assert!(
+            said.contains("carries at least 0 participants") && said.contains("`loadtest agent`"),
+            "{said}"
+        );
+        // Half a core of testers for a quarter of the thread, each used to 85 %: 2.4 cores.
+        assert!(said.contains("by proportion 3 cores of testers"), "{said}");
+        let stopped = Capacity {
+            steps: vec![step(4, true, &["the run was interrupted"], None)],
+            ..Capacity::default()
+        };
+        assert!(stopped.advice().is_empty() && stopped.answer().1.contains("nothing can be said"));
     }
 }

@@ -50,6 +50,9 @@ fn a_server_away_or_with_another_key_is_named() {
     target.relay.metrics = Some("http://127.0.0.1:9/metrics".to_owned());
     let error = refused(&target);
     assert!(error.contains("metrics") && error.contains("cannot be read"), "{error}");
+    target.relay.metrics = Some(host.metrics.replace("/metrics", "/healthz"));
+    let error = refused(&target);
+    assert!(error.contains("none of the metrics that this tool knows"), "{error}");
 }
 
 #[test]

@@ -36,6 +36,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 const SPARE: Duration = Duration::from_secs(3600);
 /// Times that the clocks are compared; the quickest answer counts.
 const CLOCK_ROUNDS: usize = 20;
+/// A clock that is known less well makes delays doubtful.
+const MAX_CLOCK_ERROR: Duration = Duration::from_millis(5);
 
 #[derive(Serialize, Deserialize)]
 struct Job {
@@ -65,7 +67,7 @@ enum ToAgent {
 #[serde(rename_all = "lowercase")]
 enum FromAgent {
     Time { unix_ns: u64 },
-    Progress { present: u64, failed_joins: u64, packets: u64, bytes: u64 },
+    Progress { failed_joins: u64, second: Box<Second> },
     Done(Box<Tally>),
     Failed(String),
 }
@@ -121,14 +123,9 @@ async fn serve_one(
     let (stop, stopped) = watch::channel(false);
     let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
     let running = run(&target, &scenario, share, offset_ns, stopped, move |p| {
-        let (packets, bytes) = (p.second.packets, p.second.bytes);
         // The coordinator may have gone.
-        let _ = tell.send(FromAgent::Progress {
-            present: p.present,
-            failed_joins: p.failed_joins,
-            packets,
-            bytes,
-        });
+        let second = Box::new(p.second.clone());
+        let _ = tell.send(FromAgent::Progress { failed_joins: p.failed_joins, second });
     });
     tokio::pin!(running);
     let outcome = loop {
@@ -149,12 +146,27 @@ async fn serve_one(
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
+/// What an agent told since that was last shown.
+#[derive(Debug, Clone, Default)]
 struct Seen {
-    present: u64,
     failed_joins: u64,
-    packets: u64,
-    bytes: u64,
+    second: Second,
+}
+
+impl Seen {
+    fn take(&mut self) -> Second {
+        let present = self.second.present;
+        let taken = std::mem::take(&mut self.second);
+        // Who is there is still there when nothing new was told.
+        self.second.present = present;
+        taken
+    }
+
+    fn add(&mut self, failed_joins: u64, second: &Second) {
+        self.failed_joins = failed_joins;
+        self.second.present = 0;
+        self.second.merge(second);
+    }
 }
 
 /// Runs a scenario with this process and the agents.
@@ -171,7 +183,7 @@ pub async fn run_together(
 ) -> anyhow::Result<Outcome> {
     let testers = u32::try_from(agents.len() + 1)?;
     let share = Share { testers, ..Share::whole() };
-    let mut lines = Vec::new();
+    let (mut lines, mut doubts) = (Vec::new(), Vec::new());
     for address in agents {
         let connected = timeout(ANSWER, TcpStream::connect(address)).await;
         let stream =
@@ -180,10 +192,11 @@ pub async fn run_together(
             })?;
         let ready = async {
             let mut line = timeout(ANSWER, connect(stream, secret)).await.context("no proof in time")??;
-            let offset_ns = compare_clocks(&mut line).await?;
-            anyhow::Ok((line, offset_ns))
+            let compared = compare_clocks(&mut line).await?;
+            anyhow::Ok((line, compared))
         };
-        let (line, offset_ns) = ready.await.with_context(|| format!("agent {address}"))?;
+        let (line, (offset_ns, error)) = ready.await.with_context(|| format!("agent {address}"))?;
+        doubts.extend(clock_doubt(address, error));
         lines.push((address, line, offset_ns));
     }
     let seen = Arc::new(Mutex::new(vec![Seen::default(); lines.len()]));
@@ -210,9 +223,9 @@ pub async fn run_together(
         line.send(&ToAgent::Run(Box::new(job))).await.with_context(|| format!("agent {address}"))?;
         let (seen, address, mut stop) = (seen.clone(), address.clone(), stop.clone());
         tasks.push(tokio::spawn(async move {
-            let tally = follow(&mut line, &mut stop, |now| {
+            let tally = follow(&mut line, &mut stop, |failed_joins, second| {
                 if let Some(seen) = seen.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
-                    *seen = now;
+                    seen.add(failed_joins, second);
                 }
             });
             tally.await.with_context(|| format!("agent {address}"))
@@ -221,11 +234,11 @@ pub async fn run_together(
     let mut outcome = run(target, scenario, share, 0, stop, |own| {
         let mut all = own.clone();
         all.planned = u64::from(scenario.participants());
-        for seen in seen.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            all.present += seen.present;
+        for seen in seen.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             all.failed_joins += seen.failed_joins;
-            all.second.merge(&Second { packets: seen.packets, bytes: seen.bytes, ..Second::default() });
+            all.second.merge(&seen.take());
         }
+        all.present = all.second.present;
         progress(&all);
     })
     .await?;
@@ -234,11 +247,24 @@ pub async fn run_together(
         let tally = timeout(Duration::from_secs(30), task).await.context("an agent does not end")???;
         outcome.tally.merge(tally);
     }
+    outcome.tally.doubts.extend(doubts);
     Ok(outcome)
 }
 
-/// What has to be added to the agent's time to get ours: of several answers the quickest says it best.
-async fn compare_clocks(line: &mut Line) -> anyhow::Result<i64> {
+/// Delays between bots of two testers hold the error of the clocks' comparison.
+fn clock_doubt(address: &str, error: Duration) -> Option<String> {
+    let ms = error.as_secs_f64() * 1e3;
+    (error > MAX_CLOCK_ERROR).then(|| {
+        format!(
+            "the clock of agent {address} is known to {ms:.1} ms only, so slow is the network to it: delays between testers may \
+             be off by that. Use a machine that is nearer, or nothing else on that network"
+        )
+    })
+}
+
+/// What has to be added to the agent's time to get ours, and how far off that may be: of several answers the quickest says
+/// it best.
+async fn compare_clocks(line: &mut Line) -> anyhow::Result<(i64, Duration)> {
     let clock = StampClock::start(0);
     let mut best: Option<(Duration, i64)> = None;
     for _ in 0..CLOCK_ROUNDS {
@@ -253,13 +279,13 @@ async fn compare_clocks(line: &mut Line) -> anyhow::Result<i64> {
             best = Some((took, offset));
         }
     }
-    best.map(|(_, offset)| offset).context("no time")
+    best.map(|(took, offset)| (offset, took / 2)).context("no time")
 }
 
 async fn follow(
     line: &mut Line,
     stop: &mut watch::Receiver<bool>,
-    mut progress: impl FnMut(Seen),
+    mut progress: impl FnMut(u64, &Second),
 ) -> anyhow::Result<Tally> {
     let mut stopped = false;
     let mut text = Vec::new();
@@ -270,9 +296,7 @@ async fn follow(
                     continue;
                 }
                 match serde_json::from_slice(&text)? {
-                    FromAgent::Progress { present, failed_joins, packets, bytes } => {
-                        progress(Seen { present, failed_joins, packets, bytes });
-                    }
+                    FromAgent::Progress { failed_joins, second } => progress(failed_joins, &second),
                     FromAgent::Done(tally) => return Ok(*tally),
                     FromAgent::Failed(error) => bail!(error),
                     FromAgent::Time { .. } => {}
@@ -294,3 +318,28 @@ async fn told_to(stop: &mut watch::Receiver<bool>) {
 
 /// Where an agent listens, without a word from the operator.
 pub const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 7990);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_agent_tells_is_shown_once() {
+        let mut seen = Seen::default();
+        let told = Second { packets: 100, lost: 3, present: 4, ..Second::default() };
+        seen.add(1, &told);
+        seen.add(1, &told);
+        let both = seen.take();
+        assert_eq!((both.packets, both.lost, both.present), (200, 6, 4));
+        // Late by a second: nothing new, but the participants are still there.
+        let none = seen.take();
+        assert_eq!((none.packets, none.lost, none.present), (0, 0, 4));
+    }
+
+    #[test]
+    fn a_clock_that_is_not_known_well_makes_a_run_doubtful() {
+        assert_eq!(clock_doubt("a:1", Duration::from_millis(5)), None);
+        let doubt = clock_doubt("a:1", Duration::from_micros(12_400)).unwrap();
+        assert!(doubt.contains("agent a:1 is known to 12.4 ms only"), "{doubt}");
+    }
+}

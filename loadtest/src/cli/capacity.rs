@@ -56,8 +56,19 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             );
         }
         let mut view = View::new(args.output.quiet);
-        let outcome = args.cluster.run(&target, &scenario, stop.clone(), |p| view.show(p)).await?;
+        let outcome = args.cluster.run(&target, &scenario, stop.clone(), |p| view.show(p)).await;
         view.end();
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            // What was found until then is worth having.
+            Err(error) if !found.steps.is_empty() => {
+                eprintln!("size {size}: {error:#}");
+                found.steps.push(Step::failed(size, &scenario, &format!("{error:#}")));
+                search.record(size, false);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let report = Report::new(&scenario, outcome, &args.objectives);
         let step = Step::of(size, &report);
         let (valid, holds) = (report.is_valid(), report.holds());

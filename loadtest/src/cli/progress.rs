@@ -1,4 +1,7 @@
 //! The live view: one line that is drawn anew on a terminal, a line every five seconds elsewhere.
+//!
+//! The line is as long as it needs to be; the terminal cuts off what does not fit, for one that went on below could not be
+//! drawn over.
 
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
@@ -7,6 +10,9 @@ use loadtest::report::human_rate;
 use loadtest::run::Progress;
 
 const BAR: usize = 20;
+/// Back to the start of the line, erase it, and do not go on in the next one (DECAWM off); and the end of that.
+const ANEW: &str = "\r\x1b[2K\x1b[?7l";
+const WRAP: &str = "\x1b[?7h";
 const PLAIN_EVERY: u64 = 5;
 
 pub(crate) struct View {
@@ -20,7 +26,8 @@ pub(crate) struct View {
 
 impl View {
     pub(crate) fn new(quiet: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        let terminal = std::io::stderr().is_terminal() && !dumb;
         Self { terminal, quiet, drawn: false, lost: 0, freezes: 0, shown_at: None }
     }
 
@@ -38,7 +45,7 @@ impl View {
         let mut err = std::io::stderr().lock();
         // Nobody is there to be told that the view cannot be drawn.
         let _ = match self.terminal {
-            true => write!(err, "\r\x1b[2K{} {line}", bar(p.elapsed, p.total)).and_then(|()| err.flush()),
+            true => write!(err, "{ANEW}{} {line}{WRAP}", bar(p.elapsed, p.total)).and_then(|()| err.flush()),
             false => writeln!(err, "{:>4}/{} s {line}", second, p.total.as_secs()),
         };
         self.drawn = true;
@@ -66,10 +73,11 @@ impl View {
         )
     }
 
-    /// Leaves the line behind.
+    /// Takes the line away: what comes next says it all.
     pub(crate) fn end(&self) {
         if self.terminal && self.drawn {
-            eprintln!();
+            let mut err = std::io::stderr().lock();
+            let _ = write!(err, "\r\x1b[2K").and_then(|()| err.flush());
         }
     }
 }

@@ -241,9 +241,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     };
     let target = server.target()?;
     let mut view = View::new(args.output.quiet);
-    let outcome = args.cluster.run(&target, &scenario, stop_signal(), |progress| view.show(progress)).await?;
+    let outcome = args.cluster.run(&target, &scenario, stop_signal(), |progress| view.show(progress)).await;
     view.end();
-    let report = Report::new(&scenario, outcome, &args.objectives);
+    let report = Report::new(&scenario, outcome?, &args.objectives);
     print!("{}", summary(&report));
     save(args.output.json.as_deref(), || Ok(serde_json::to_string(&report)?))?;
     save(args.junit.as_deref(), || Ok(junit(&report)))?;

@@ -1,5 +1,6 @@
 //! What a run means: sums, objectives, and whether the run may be believed.
 
+mod chart;
 mod compare;
 mod html;
 mod junit;
@@ -10,8 +11,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::chart::{Chart, Mark};
 pub use self::compare::compare;
-pub use self::html::{Chart, html};
+pub use self::html::html;
 pub use self::junit::junit;
 pub use self::objectives::{Objective, Objectives};
 pub use self::text::{human_rate, summary};
@@ -22,7 +24,7 @@ use crate::scenario::Scenario;
 /// Version of the report's JSON. A number is added when a field changes its meaning or goes.
 pub const FORMAT: u32 = 1;
 /// A tester's thread that uses more of its core than this may have been what was measured.
-const MAX_TESTER_CPU: f64 = 0.85;
+pub(crate) const MAX_TESTER_CPU: f64 = 0.85;
 /// The same for timers later than this, in milliseconds, at p99.
 const MAX_LOOP_DELAY_MS: f64 = 10.0;
 /// The same for this share of frames made late or dropped at the tester's own sockets.
@@ -202,7 +204,7 @@ impl Report {
             streams: tally.streams,
         };
         report.doubt();
-        report.objectives = objectives.judge(&report);
+        report.objectives = objectives.or(&scenario.objectives).judge(&report);
         report
     }
 

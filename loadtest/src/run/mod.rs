@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 pub use self::local::local_towards;
 pub use self::plan::{Share, plans};
-pub use self::relay::{RelaySample, RelaySource, RelayUse, relay_use};
+pub use self::relay::{RelaySample, RelaySource, RelayUse, grown, relay_use};
 use crate::client::{Context, Play, Trust};
 use crate::measure::{Board, Second, Tally, Window};
 use crate::media::FrameCryptor;
@@ -215,6 +215,10 @@ pub async fn run(
                 samples.push(sample);
             }
         }
+        next += Duration::from_secs(1);
+        if now > end {
+            continue; // everybody is leaving
+        }
         progress(&Progress {
             elapsed: now.saturating_duration_since(epoch),
             total: end.saturating_duration_since(epoch),
@@ -224,7 +228,6 @@ pub async fn run(
             failed_joins,
             second,
         });
-        next += Duration::from_secs(1);
     }
     for (board, thread) in workers {
         // Bots leave by themselves; each goodbye has a time limit.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use super::os::process_use;
@@ -66,6 +66,12 @@ impl RelayWatch {
             };
             let text = text.await.with_context(|| format!("the relay's metrics at {url} cannot be read"))?;
             sample.read_metrics(&text);
+            let nothing = RelaySample { at_s: sample.at_s, ..Default::default() };
+            ensure!(
+                sample != nothing,
+                "at {url} there is none of the metrics that this tool knows (process_cpu_seconds_total and others): is it the \
+                 relay's own page of metrics? --relay-pid reads a process on this machine instead"
+            );
         }
         if let Some(pid) = self.source.pid {
             let Some(used) = process_use(pid) else {
@@ -128,6 +134,11 @@ pub struct RelayUse {
     pub overflow: Option<f64>,
 }
 
+/// How much a counter grew. Servers begin to export some of them when there is something to count.
+pub fn grown(first: &RelaySample, last: &RelaySample, of: fn(&RelaySample) -> Option<f64>) -> Option<f64> {
+    Some(of(last)? - of(first).unwrap_or(0.0))
+}
+
 /// What the samples say of the whole window; `None` with fewer than two.
 pub fn relay_use(samples: &[RelaySample]) -> Option<RelayUse> {
     let (first, last) = (samples.first()?, samples.last()?);
@@ -135,7 +146,7 @@ pub fn relay_use(samples: &[RelaySample]) -> Option<RelayUse> {
     if time <= 0.0 {
         return None;
     }
-    let grown = |of: fn(&RelaySample) -> Option<f64>| Some(of(last)? - of(first)?);
+    let grown = |of: fn(&RelaySample) -> Option<f64>| grown(first, last, of);
     let rate = |of| grown(of).map(|grown: f64| grown / time);
     Some(RelayUse {
         cpu_cores: rate(|s| s.cpu_s),
@@ -171,6 +182,31 @@ mod tests {
         assert_eq!((used.packets_in, used.packets_out), (Some(0.0), Some(50.0)));
         assert_eq!((used.shard_cpu, used.bits_out, used.cpu_cores), (Some(0.5), Some(4000.0), None));
         assert_eq!(relay_use(&[first]), None);
+    }
+
+    #[test]
+    fn a_counter_that_was_not_there_yet_was_at_zero() {
+        let first = RelaySample { cpu_s: Some(3.0), ..RelaySample::default() };
+        let last =
+            RelaySample { at_s: 2.0, cpu_s: Some(4.0), packets_out: Some(500.0), ..RelaySample::default() };
+        let used = relay_use(&[first, last]).unwrap();
+        assert_eq!((used.cpu_cores, used.packets_out, used.shard_cpu), (Some(0.5), Some(250.0), None));
+    }
+
+    #[test]
+    fn a_livekit_server_is_read_by_its_own_names() {
+        let text = "livekit_packet_total{direction=\"incoming\",node_id=\"N\",transmission=\"initial\"} 70\n\
+            livekit_packet_total{direction=\"incoming\",node_id=\"N\",transmission=\"retransmit\"} 5\n\
+            livekit_packet_total{direction=\"outgoing\",node_id=\"N\",transmission=\"initial\"} 500\n\
+            livekit_packet_bytes{direction=\"outgoing\",node_id=\"N\",transmission=\"initial\"} 9e+06\n\
+            process_cpu_seconds_total 12.5\nprocess_resident_memory_bytes 5.2e+07\n";
+        let mut sample = RelaySample::default();
+        sample.read_metrics(text);
+        assert_eq!(
+            (sample.packets_in, sample.packets_out, sample.bytes_out),
+            (Some(75.0), Some(500.0), Some(9e6))
+        );
+        assert_eq!((sample.cpu_s, sample.memory, sample.shard_cpu_s), (Some(12.5), Some(5.2e7), None));
     }
 
     proptest::proptest! {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use self::ready::{READY, ready};
 pub use self::span::Span;
 use crate::client::LinkSpec;
+use crate::report::Objectives;
 
 /// A run's plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub struct Scenario {
     /// The random choices follow from it.
     #[serde(default)]
     pub seed: u64,
+    /// What is demanded of the relay where that is not the usual.
+    #[serde(default, skip_serializing_if = "Objectives::is_usual")]
+    pub objectives: Objectives,
     /// Kinds of rooms.
     pub rooms: Vec<Rooms>,
 }
@@ -252,6 +256,7 @@ impl Scenario {
             measure_joining: false,
             e2ee: true,
             seed: 0,
+            objectives: Objectives::default(),
             rooms: vec![Rooms { count: rooms, roles }],
         }
     }
@@ -352,6 +357,7 @@ mod tests {
             scenario.check().unwrap();
             let text = toml::to_string(&scenario).unwrap();
             assert_eq!(toml::from_str::<Scenario>(&text).unwrap(), scenario, "{text}");
+            assert_eq!(text.contains("[objectives]"), *name == "flaky-links", "{text}");
         }
         assert!(Scenario::load("no-such-scenario").unwrap_err().to_string().contains("one-to-one"));
     }
