@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::ids::{Mid, PeerId, Pt, Rid, SpeakerGroup, Ssrc, SubId, TrackId};
+use crate::ids::{Mid, PeerId, Pt, Rid, ShardId, SpeakerGroup, Ssrc, SubId, TrackId};
 use crate::stats::ShardStats;
 
 /// ICE user name fragment and password ([RFC 8839 section 5.4](https://www.rfc-editor.org/rfc/rfc8839#section-5.4)).
@@ -312,6 +312,32 @@ pub enum ShardCommand {
     Unpublish {
         /// Which track.
         track: TrackId,
+    },
+    /// Another shard has subscriptions to a track of this one: it is handed the track's packets from now on. See
+    /// [`crate::relay`].
+    StartRelay {
+        /// Which track.
+        track: TrackId,
+        /// To which shard.
+        to: ShardId,
+    },
+    /// It has none any more.
+    StopRelay {
+        /// Which track.
+        track: TrackId,
+        /// To which shard.
+        to: ShardId,
+    },
+    /// A track that a peer of another shard publishes is to be subscribed to here. Ends with `Unpublish`.
+    PublishRelayed {
+        /// The track's id.
+        track: TrackId,
+        /// From which shard its packets come.
+        from: ShardId,
+        /// Audio or video.
+        kind: MediaKind,
+        /// Its policy, which both shards enforce.
+        policy: TrackPolicy,
     },
     /// A track is to be sent to a peer. Key frames are asked for as needed.
     Subscribe {

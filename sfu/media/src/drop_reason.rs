@@ -84,4 +84,6 @@ drop_reasons! {
     QueueFull = "queue_full",
     /// A limit on the state that one peer may create was reached.
     PeerLimit = "peer_limit",
+    /// Another shard of the room does not keep up with what it is handed.
+    RelayFull = "relay_full",
 }

@@ -36,6 +36,10 @@ wire_id! {
     SpeakerGroup(u64)
 }
 wire_id! {
+    /// One shard of a node, by its place among them.
+    ShardId(u16)
+}
+wire_id! {
     /// Synchronisation source ([RFC 3550 section 5.1](https://www.rfc-editor.org/rfc/rfc3550#section-5.1)).
     Ssrc(u32)
 }

@@ -23,6 +23,7 @@ pub mod drop_reason;
 pub mod ids;
 pub mod inbound;
 pub mod outbound;
+pub mod relay;
 pub mod rtcp;
 pub mod rtp;
 pub mod shard;

@@ -22,6 +22,10 @@ pub struct ShardStats {
     pub rtx_out: u64,
     /// Retransmissions received from publishers.
     pub rtx_in: u64,
+    /// RTP packets taken over from other shards.
+    pub relayed_in: u64,
+    /// RTP packets handed to other shards.
+    pub relayed_out: u64,
     /// Packets that subscribers asked for by NACK.
     pub nack_in: u64,
     /// Packets that the relay asked publishers for by NACK.
@@ -69,6 +73,8 @@ impl Default for ShardStats {
             rtp_out: 0,
             rtx_out: 0,
             rtx_in: 0,
+            relayed_in: 0,
+            relayed_out: 0,
             nack_in: 0,
             nack_out: 0,
             pli_in: 0,

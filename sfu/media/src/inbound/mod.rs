@@ -50,6 +50,9 @@ pub use store::PacketStore;
 pub use stream::{InboundConfig, InboundStats, InboundStream};
 pub use twcc_recorder::TwccRecorder;
 
+#[cfg(test)]
+pub(crate) use stream::tests::meta as test_meta;
+
 /// Most bytes of a Dependency Descriptor that are kept and passed on. The structure of L3T3 with its fifteen templates
 /// and three resolutions takes 96.
 pub const MAX_DD: usize = 160;

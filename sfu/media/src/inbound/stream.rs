@@ -159,6 +159,38 @@ impl InboundStream {
         Ok(())
     }
 
+    /// Takes a packet that the stream of the same track and layer on another shard released. It went through all checks
+    /// there, but under the policy that held there then.
+    ///
+    /// # Errors
+    /// [`DropReason::Muted`], [`DropReason::NotEncrypted`], [`DropReason::TooLarge`], [`DropReason::Duplicate`],
+    /// [`DropReason::TooOld`].
+    pub fn accept_relayed(
+        &mut self,
+        meta: &PacketMeta,
+        payload: &[u8],
+        now: Instant,
+    ) -> Result<(), DropReason> {
+        self.count(payload, now);
+        let TrackPolicy { require_encryption, muted } = self.config.policy;
+        if muted {
+            return Err(DropReason::Muted);
+        }
+        if require_encryption && !meta.opaque {
+            return Err(DropReason::NotEncrypted);
+        }
+        self.store.insert(meta, payload)?;
+        self.highest = self.highest.max(Some(meta.index));
+        self.released = self.released.max(Some(meta.index));
+        self.note_key_frame(meta);
+        Ok(())
+    }
+
+    /// A sender report that came to another shard.
+    pub fn set_sender_report(&mut self, report: SenderReport) {
+        self.reception.on_sender_report(report.ntp, report.rtp, report.arrival);
+    }
+
     /// Changes the track's policy. When encryption comes to be required, or the mute state changes, what was stored
     /// before is not given out any more: it passed under other rules.
     pub fn set_policy(&mut self, policy: TrackPolicy) {
@@ -362,14 +394,20 @@ impl InboundStream {
         let admitted = self.gate.admit(&mut self.store, &meta, payload, released);
         self.note_released(released, before);
         admitted?;
+        self.note_key_frame(&meta);
+        Ok(())
+    }
+
+    /// A packet came that may begin a key frame.
+    fn note_key_frame(&mut self, meta: &PacketMeta) {
+        let info = &meta.info;
         if self.config.kind == MediaKind::Video && info.frame_start && info.key_frame {
             self.stats.key_frames += 1;
             self.key_frames.key_frame_arrived();
-            if info.spatial == 0 && self.key_start.is_none_or(|start| start < index) {
-                self.key_start = Some(index);
+            if info.spatial == 0 && self.key_start.is_none_or(|start| start < meta.index) {
+                self.key_start = Some(meta.index);
             }
         }
-        Ok(())
     }
 
     fn note_released(&mut self, released: &[ExtSeq], before: usize) {

@@ -10,7 +10,7 @@ use super::fan_out::OWN_SSRC;
 use super::peers::{Peer, PeerKey};
 use super::subscriptions::{SubKey, Subscription};
 use super::timers::Timer;
-use super::tracks::{Track, TrackKey};
+use super::tracks::{Source, Track, TrackKey};
 use crate::command::{
     Extension, MediaKind, ReceiveSection, SendSection, ShardCommand, SubscriptionTarget, TrackPolicy,
 };
@@ -77,6 +77,11 @@ impl Shard {
                     self.remove_track(key);
                 }
             }
+            ShardCommand::StartRelay { track, to } => self.start_relay(track, to),
+            ShardCommand::StopRelay { track, to } => self.stop_relay(track, to),
+            ShardCommand::PublishRelayed { track, from, kind, policy } => {
+                self.publish_relayed(track, from, kind, policy);
+            }
             ShardCommand::Subscribe { sub, track, peer, section, target } => {
                 self.subscribe(sub, track, peer, section, target, tx, now);
             }
@@ -136,7 +141,10 @@ impl Shard {
             }
             self.remove_track(before);
         }
-        let Some(key) = self.tracks.insert(Track::new(id, peer_key, mid, policy)) else { return };
+        let Some(key) = self.tracks.insert(Track::new(id, Source::Peer { key: peer_key, mid }, policy))
+        else {
+            return;
+        };
         if let Some(peer) = self.peers.get_mut(peer_key) {
             peer.published.push((mid, key));
             peer.router.set_track(mid, Some(key));
@@ -228,14 +236,19 @@ impl Shard {
     fn remove_track(&mut self, key: TrackKey) {
         let Some(track) = self.tracks.remove(key) else { return };
         if let Some(group) = track.group {
-            self.loudest.leave(group, key);
+            self.loudest.leave(group, key, track.is_relayed());
         }
         for sub in track.subs {
             self.remove_subscription(sub);
         }
-        if let Some(peer) = self.peers.get_mut(track.peer) {
-            peer.published.retain(|(_, have)| *have != key);
-            peer.router.set_track(track.mid, None);
+        match track.source {
+            Source::Peer { key: peer, mid } => {
+                if let Some(peer) = self.peers.get_mut(peer) {
+                    peer.published.retain(|(_, have)| *have != key);
+                    peer.router.set_track(mid, None);
+                }
+            }
+            Source::Shard { .. } => self.timers.disarm(Timer::Relayed(key)),
         }
     }
 

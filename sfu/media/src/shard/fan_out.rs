@@ -8,11 +8,12 @@ use super::Shard;
 use super::sending::{Kind, REPAIR, WIRE_OVERHEAD, Work};
 use super::subscriptions::SubKey;
 use super::timers::Timer;
-use super::tracks::{StreamKey, TrackKey};
+use super::tracks::{Source, StreamKey, TrackKey};
 use crate::command::MediaKind;
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, SeqNo};
 use crate::outbound::{Packet, runs};
+use crate::relay::Message;
 use crate::rtcp::write;
 use crate::tx::TxQueue;
 
@@ -47,7 +48,11 @@ impl Shard {
         tx: &mut TxQueue,
         now: Instant,
     ) {
-        if !self.hear(track_key, stream_key, released, now) {
+        let heard = self.hear(track_key, stream_key, released, now);
+        if heard.relayed {
+            self.relay_packets(track_key, stream_key, released);
+        }
+        if !heard.forwarded {
             return;
         }
         let Some(track) = self.tracks.get_mut(track_key) else { return };
@@ -147,6 +152,7 @@ impl Shard {
                 sub.forwarder.skip(layer, index);
             }
         }
+        self.relay_message(track_key, |track| Message::Skip { track, layer, index });
     }
 
     /// Gives a subscription what is there of what it waits for, and asks for the rest.
@@ -164,7 +170,10 @@ impl Shard {
     /// Someone needs a key frame of a layer, or of what there is instead of it.
     pub(super) fn request_key_frame(&mut self, key: TrackKey, layer: u8, tx: &mut TxQueue, now: Instant) {
         let Some(track) = self.tracks.get(key).filter(|track| !track.policy.muted) else { return };
-        let Some(stream_key) = track.stream_to_ask(layer) else { return };
+        let Some(stream_key) = track.stream_to_ask(layer) else {
+            // Nothing came of it yet: it may have begun long before it was handed over.
+            return self.ask_home(key, layer);
+        };
         if let Some(stream) = self.tracks.streams.get_mut(stream_key) {
             stream.inbound.request_key_frame();
             self.serve_stream(stream_key, tx, now);
@@ -174,7 +183,9 @@ impl Shard {
     /// Sends a publisher the NACK and PLI that are due for one of its streams.
     pub(super) fn serve_stream(&mut self, key: StreamKey, tx: &mut TxQueue, now: Instant) {
         let Some(stream) = self.tracks.streams.get_mut(key) else { return };
-        let peer_key = stream.peer;
+        let Source::Peer { key: peer_key, .. } = stream.source else {
+            return self.serve_relayed_stream(key, now);
+        };
         match stream.inbound.poll_timeout(now) {
             None => return,
             Some(at) if at > now => return self.timers.arm(Timer::Peer(peer_key), at),

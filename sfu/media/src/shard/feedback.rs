@@ -6,6 +6,7 @@ use super::Shard;
 use super::peers::PeerKey;
 use crate::drop_reason::DropReason;
 use crate::ids::{Remote, RtpTime, Ssrc};
+use crate::relay::Message;
 use crate::rtcp::{self, ReportBlock, Rtcp};
 use crate::tx::TxQueue;
 
@@ -85,6 +86,7 @@ impl Shard {
                 sub.forwarder.handle_sender_report(route.layer, report);
             }
         }
+        self.relay_message(track_key, |track| Message::Report { track, layer: route.layer, report });
     }
 
     fn report_blocks(&mut self, key: PeerKey, blocks: impl Iterator<Item = ReportBlock>, now: Instant) {

@@ -12,6 +12,7 @@ use crate::command::{MediaKind, ShardEvent};
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, Remote, Ssrc};
 use crate::inbound::{InboundConfig, InboundStream, LayerRates};
+use crate::relay::Message;
 use crate::rtp::{ExtensionValues, RtpHeader};
 use crate::tx::TxQueue;
 
@@ -136,7 +137,7 @@ impl Shard {
         };
         let stream = Stream {
             track: track_key,
-            peer: peer_key,
+            source: track.source,
             kind: negotiated.kind,
             layer: route.layer,
             inbound: InboundStream::new(config, now),
@@ -151,7 +152,7 @@ impl Shard {
     }
 
     /// Notes what a stream released. Returns whether nothing had come of it of late.
-    fn after_accept(&mut self, key: StreamKey, released: &[ExtSeq], now: Instant) -> bool {
+    pub(super) fn after_accept(&mut self, key: StreamKey, released: &[ExtSeq], now: Instant) -> bool {
         let Some(stream) = self.tracks.streams.get_mut(key) else { return false };
         let track_key = stream.track;
         let mut plaintext = false;
@@ -224,5 +225,6 @@ impl Shard {
                 sub.forwarder.replace_stream(layer);
             }
         }
+        self.relay_message(key, |track| Message::Restart { track, layer });
     }
 }

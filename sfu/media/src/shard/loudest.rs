@@ -6,6 +6,9 @@
 //! - a free seat goes to whoever is audible, at once;
 //! - a seat is free again when its holder was not audible for [`HOLD`], so pauses between words keep it;
 //! - when all are taken, the packet must be louder by [`MARGIN`] than the quietest holder has been of late.
+//!
+//! Where a room spans shards, each shard first chooses among its own speakers: the others are handed those only, and rank
+//! them with their own. So everybody hears the same few, but for moments in which two are equally loud.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,6 +18,7 @@ use super::tracks::{StreamKey, TrackKey};
 use crate::command::MediaKind;
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, SpeakerGroup, TrackId};
+use crate::relay::Message;
 
 /// Levels up to this many -dBov are audible. Speech lies around 20 to 45, a quiet room below 60.
 const AUDIBLE: u8 = 60;
@@ -32,10 +36,34 @@ const UNIT: Loudness = 16;
 /// The groups of a shard.
 #[derive(Debug, Default)]
 pub(crate) struct Loudest {
-    groups: HashMap<SpeakerGroup, Group>,
+    groups: HashMap<SpeakerGroup, Ranks>,
 }
 
+/// Who is among the loudest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// Of this shard's own tracks: other shards are handed it.
+    pub(crate) relayed: bool,
+    /// Of all.
+    pub(crate) forwarded: bool,
+}
+
+impl Heard {
+    const BY_ALL: Self = Self { relayed: true, forwarded: true };
+}
+
+/// A group as one shard sees it.
 #[derive(Debug)]
+struct Ranks {
+    /// Tracks of this shard among each other.
+    own: Group,
+    /// All of them; that is the same while there are no others.
+    all: Group,
+    /// Tracks of other shards.
+    relayed: usize,
+}
+
+#[derive(Debug, Default)]
 struct Group {
     /// How many are forwarded; 0 for all.
     max: usize,
@@ -56,36 +84,67 @@ struct Seat {
 
 impl Loudest {
     /// A track joins a group, whose limit is `max` from now on.
-    fn join(&mut self, group: SpeakerGroup, max: usize) {
-        let group = self.set_max(group, max);
-        group.members += 1;
+    fn join(&mut self, group: SpeakerGroup, max: usize, relayed: bool) {
+        let ranks = self.set_max(group, max);
+        ranks.all.members += 1;
+        match relayed {
+            true => ranks.relayed += 1,
+            false => ranks.own.members += 1,
+        }
     }
 
-    fn set_max(&mut self, group: SpeakerGroup, max: usize) -> &mut Group {
-        let group = self.groups.entry(group).or_insert_with(|| Group { max, members: 0, seats: Vec::new() });
-        group.max = max;
-        group.seats.truncate(max);
-        group.seats.reserve_exact(max - group.seats.len());
-        group
+    fn set_max(&mut self, group: SpeakerGroup, max: usize) -> &mut Ranks {
+        let ranks = self.groups.entry(group).or_insert_with(|| Ranks {
+            own: Group::default(),
+            all: Group::default(),
+            relayed: 0,
+        });
+        ranks.own.set_max(max);
+        ranks.all.set_max(max);
+        ranks
     }
 
     /// A track is gone.
-    pub(super) fn leave(&mut self, group: SpeakerGroup, track: TrackKey) {
+    pub(super) fn leave(&mut self, group: SpeakerGroup, track: TrackKey, relayed: bool) {
         let Some(have) = self.groups.get_mut(&group) else { return };
-        have.seats.retain(|seat| seat.track != track);
-        have.members = have.members.saturating_sub(1);
-        if have.members == 0 {
+        have.all.leave(track);
+        match relayed {
+            true => have.relayed = have.relayed.saturating_sub(1),
+            false => have.own.leave(track),
+        }
+        if have.all.members == 0 {
             self.groups.remove(&group);
         }
     }
 
-    /// Whether a packet of this level, in -dBov, is forwarded.
-    fn admits(&mut self, group: SpeakerGroup, track: TrackKey, level: u8, now: Instant) -> bool {
-        self.groups.get_mut(&group).is_none_or(|group| group.admits(track, level, now))
+    /// Where a packet of this level, in -dBov, goes.
+    fn admits(
+        &mut self,
+        group: SpeakerGroup,
+        track: TrackKey,
+        relayed: bool,
+        level: u8,
+        now: Instant,
+    ) -> Heard {
+        let Some(ranks) = self.groups.get_mut(&group) else { return Heard::BY_ALL };
+        let own = relayed || ranks.own.admits(track, level, now);
+        let forwarded = own && (ranks.relayed == 0 || ranks.all.admits(track, level, now));
+        Heard { relayed: own && !relayed, forwarded }
     }
 }
 
 impl Group {
+    fn set_max(&mut self, max: usize) {
+        self.max = max;
+        self.seats.truncate(max);
+        self.seats.reserve_exact(max - self.seats.len());
+    }
+
+    fn leave(&mut self, track: TrackKey) {
+        self.seats.retain(|seat| seat.track != track);
+        self.members = self.members.saturating_sub(1);
+    }
+
     fn admits(&mut self, track: TrackKey, level: u8, now: Instant) -> bool {
         let (audible, small) = (level <= AUDIBLE, self.is_small());
         let loud = Loudness::from(level) * UNIT;
@@ -148,22 +207,22 @@ impl Shard {
             }
             None => {
                 track.group = Some(group);
-                self.loudest.join(group, usize::from(max));
+                self.loudest.join(group, usize::from(max), track.is_relayed());
             }
         }
     }
 
-    /// Takes the levels of released audio, and says whether it is forwarded. Video always is.
+    /// Takes the levels of released audio, and says where it goes. Video goes everywhere.
     pub(super) fn hear(
         &mut self,
         track_key: TrackKey,
         stream_key: StreamKey,
         released: &[ExtSeq],
         now: Instant,
-    ) -> bool {
+    ) -> Heard {
         let Self { tracks, subs, loudest, stats, .. } = self;
         let Some(stream) = tracks.streams.get(stream_key).filter(|s| s.kind == MediaKind::Audio) else {
-            return true;
+            return Heard::BY_ALL;
         };
         let store = stream.inbound.store();
         let heard = released.iter().filter_map(|index| {
@@ -172,15 +231,19 @@ impl Shard {
         });
         // The meter is in the track, the levels in a stream of it: a few at a time cross over.
         let heard: arrayvec::ArrayVec<_, 16> = heard.take(16).collect();
-        let Some(track) = tracks.get_mut(track_key) else { return true };
-        for (level, timestamp, clock_rate) in &heard {
-            track.meter.record(*level, *timestamp, *clock_rate);
+        let Some(track) = tracks.get_mut(track_key) else { return Heard::BY_ALL };
+        let relayed = track.is_relayed();
+        // The publisher's shard tells the room.
+        if !relayed {
+            for (level, timestamp, clock_rate) in &heard {
+                track.meter.record(*level, *timestamp, *clock_rate);
+            }
         }
-        let Some(group) = track.group else { return true };
+        let Some(group) = track.group else { return Heard::BY_ALL };
         // Who says nothing of its loudness cannot be ranked, and is better heard than cut off.
-        let Some(level) = heard.iter().map(|(level, ..)| *level).min() else { return true };
-        let admitted = loudest.admits(group, track_key, level, now);
-        if !admitted {
+        let Some(level) = heard.iter().map(|(level, ..)| *level).min() else { return Heard::BY_ALL };
+        let heard = loudest.admits(group, track_key, relayed, level, now);
+        if !heard.forwarded {
             stats.drops[DropReason::NotLoudest as usize] += released.len() as u64;
             if !track.withheld {
                 // What comes next follows on without a gap in the numbers; its timestamps show the silence.
@@ -191,8 +254,13 @@ impl Shard {
                 }
             }
         }
-        track.withheld = !admitted;
-        admitted
+        track.withheld = !heard.forwarded;
+        if !heard.relayed && !std::mem::replace(&mut track.unrelayed, true) {
+            self.relay_message(track_key, |track| Message::Pause { track });
+        } else if heard.relayed {
+            track.unrelayed = false;
+        }
+        heard
     }
 }
 
@@ -212,10 +280,14 @@ mod tests {
         Key::for_test(n, 1)
     }
 
+    fn admits(loudest: &mut Loudest, track: TrackKey, level: u8, now: Instant) -> bool {
+        loudest.admits(GROUP, track, false, level, now).forwarded
+    }
+
     /// A group of five that forwards two.
     fn five() -> Loudest {
         let mut loudest = Loudest::default();
-        (0..5).for_each(|_| loudest.join(GROUP, 2));
+        (0..5).for_each(|_| loudest.join(GROUP, 2, false));
         loudest
     }
 
@@ -223,25 +295,25 @@ mod tests {
     fn the_first_audible_packet_takes_a_free_seat_and_silence_none() {
         let t = clock::epoch();
         let mut l = five();
-        assert!(!l.admits(GROUP, key(0), 127, t));
-        assert!(!l.admits(GROUP, key(0), AUDIBLE + 1, t));
-        assert!(l.admits(GROUP, key(0), 50, t));
-        assert!(l.admits(GROUP, key(1), 50, t));
-        assert!(!l.admits(GROUP, key(2), 50, t), "all seats are taken");
+        assert!(!admits(&mut l, key(0), 127, t));
+        assert!(!admits(&mut l, key(0), AUDIBLE + 1, t));
+        assert!(admits(&mut l, key(0), 50, t));
+        assert!(admits(&mut l, key(1), 50, t));
+        assert!(!admits(&mut l, key(2), 50, t), "all seats are taken");
     }
 
     #[test]
     fn a_pause_keeps_the_seat_and_silence_gives_it_up() {
         let t = clock::epoch();
         let mut l = five();
-        l.admits(GROUP, key(0), 30, t);
-        l.admits(GROUP, key(1), 30, t);
-        assert!(l.admits(GROUP, key(0), 127, t + HOLD), "between words");
-        assert!(!l.admits(GROUP, key(0), 127, t + HOLD + ms(1)));
+        admits(&mut l, key(0), 30, t);
+        admits(&mut l, key(1), 30, t);
+        assert!(admits(&mut l, key(0), 127, t + HOLD), "between words");
+        assert!(!admits(&mut l, key(0), 127, t + HOLD + ms(1)));
         // Nobody wants the seat: it is there for the next word.
-        assert!(l.admits(GROUP, key(0), 50, t + ms(900)));
+        assert!(admits(&mut l, key(0), 50, t + ms(900)));
         // One who stopped sending altogether holds nothing.
-        assert!(l.admits(GROUP, key(2), 59, t + ms(900)));
+        assert!(admits(&mut l, key(2), 59, t + ms(900)));
     }
 
     #[test]
@@ -249,37 +321,37 @@ mod tests {
         let t = clock::epoch();
         let mut l = five();
         for i in 0..20 {
-            l.admits(GROUP, key(0), 30, t + ms(20 * i));
-            l.admits(GROUP, key(1), 40, t + ms(20 * i));
+            admits(&mut l, key(0), 30, t + ms(20 * i));
+            admits(&mut l, key(1), 40, t + ms(20 * i));
         }
         let now = t + ms(400);
-        assert!(!l.admits(GROUP, key(2), 34, now), "six dB are not more than six");
-        assert!(l.admits(GROUP, key(2), 33, now));
-        assert!(!l.admits(GROUP, key(1), 40, now), "the quietest lost its seat");
-        assert!(l.admits(GROUP, key(0), 30, now));
-        assert!(!l.admits(GROUP, key(3), 0, now + ms(10)) || !l.admits(GROUP, key(0), 30, now + ms(10)));
-        assert!(l.admits(GROUP, key(2), 33, now + ms(20)), "safe for a while");
+        assert!(!admits(&mut l, key(2), 34, now), "six dB are not more than six");
+        assert!(admits(&mut l, key(2), 33, now));
+        assert!(!admits(&mut l, key(1), 40, now), "the quietest lost its seat");
+        assert!(admits(&mut l, key(0), 30, now));
+        assert!(!admits(&mut l, key(3), 0, now + ms(10)) || !admits(&mut l, key(0), 30, now + ms(10)));
+        assert!(admits(&mut l, key(2), 33, now + ms(20)), "safe for a while");
     }
 
     #[test]
     fn small_groups_have_no_limit_and_members_that_leave_make_room() {
         let t = clock::epoch();
         let mut l = five();
-        l.admits(GROUP, key(0), 30, t);
-        l.admits(GROUP, key(1), 30, t);
-        assert!(!l.admits(GROUP, key(2), 30, t));
-        l.leave(GROUP, key(0));
-        assert!(l.admits(GROUP, key(2), 30, t), "its seat is free");
-        l.leave(GROUP, key(3));
-        l.leave(GROUP, key(4));
-        assert!(l.admits(GROUP, key(1), 127, t + ms(9000)), "two of two: silence as well");
-        l.leave(GROUP, key(1));
-        l.leave(GROUP, key(2));
+        admits(&mut l, key(0), 30, t);
+        admits(&mut l, key(1), 30, t);
+        assert!(!admits(&mut l, key(2), 30, t));
+        l.leave(GROUP, key(0), false);
+        assert!(admits(&mut l, key(2), 30, t), "its seat is free");
+        l.leave(GROUP, key(3), false);
+        l.leave(GROUP, key(4), false);
+        assert!(admits(&mut l, key(1), 127, t + ms(9000)), "two of two: silence as well");
+        l.leave(GROUP, key(1), false);
+        l.leave(GROUP, key(2), false);
         assert!(l.groups.is_empty());
-        assert!(l.admits(GROUP, key(1), 127, t), "no group, no limit");
-        l.join(GROUP, 0);
-        l.join(GROUP, 0);
-        assert!(l.admits(GROUP, key(1), 127, t) && l.admits(GROUP, key(1), 10, t), "zero is no limit");
+        assert!(admits(&mut l, key(1), 127, t), "no group, no limit");
+        l.join(GROUP, 0, false);
+        l.join(GROUP, 0, false);
+        assert!(admits(&mut l, key(1), 127, t) && admits(&mut l, key(1), 10, t), "zero is no limit");
     }
 
     #[test]
@@ -288,9 +360,9 @@ mod tests {
         let mut l = five();
         for level in [0, 255, 127, 60, 255, 0] {
             for track in 0..5 {
-                l.admits(GROUP, key(track), level, t);
+                admits(&mut l, key(track), level, t);
             }
         }
-        assert!(l.groups[&GROUP].seats.len() <= 2);
+        assert!(l.groups[&GROUP].own.seats.len() <= 2);
     }
 }

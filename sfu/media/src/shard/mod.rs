@@ -2,8 +2,8 @@
 //!
 //! A shard is driven from outside. Inputs are [`Shard::handle_command`], [`Shard::handle_datagram`] and
 //! [`Shard::handle_timeout`], each with the current instant; after any of them the caller sends what is in the
-//! [`TxQueue`], drains [`Shard::poll_event`], and asks [`Shard::poll_timeout`] when to come back. Instants must not run
-//! backwards. The same inputs with the same seed give the same outputs, but for what the cryptographic libraries draw.
+//! [`TxQueue`], drains [`Shard::poll_event`] and [`Shard::poll_relay`], and asks [`Shard::poll_timeout`] when to come back.
+//! Batches of other shards are an input as well: [`Shard::handle_relay`]. Instants must not run backwards. The same inputs with the same seed give the same outputs, but for what the cryptographic libraries draw.
 
 mod allocation;
 mod commands;
@@ -15,6 +15,7 @@ mod loudest;
 mod pacing;
 mod peer_index;
 mod peers;
+mod relay;
 mod replay;
 mod reports;
 mod round_trip;
@@ -38,6 +39,7 @@ use crate::command::{ShardCommand, ShardEvent};
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, Remote};
 use crate::outbound::NtpClock;
+use crate::relay::Outgoing;
 use crate::rtcp::ReportBlock;
 use crate::stats::ShardStats;
 use crate::transport::demux::{self, Protocol};
@@ -77,6 +79,8 @@ pub struct Shard {
     subs: Subscriptions,
     loudest: Loudest,
     timers: Timers,
+    /// For other shards.
+    outgoing: Outgoing,
     events: VecDeque<ShardEvent>,
     /// A probe is under way until about then.
     exact_until: Option<Instant>,
@@ -108,6 +112,7 @@ impl Shard {
             subs: Subscriptions::default(),
             loudest: Loudest::default(),
             timers: Timers::default(),
+            outgoing: Outgoing::default(),
             events: VecDeque::new(),
             exact_until: None,
             stats: ShardStats::default(),
@@ -179,6 +184,7 @@ impl Shard {
             match timer {
                 Timer::Peer(key) => self.peer_timeout(key, tx, now),
                 Timer::Pace(key) => self.pace(key, tx, now),
+                Timer::Relayed(key) => self.relayed_timeout(key, tx, now),
                 Timer::Levels => self.report_levels(now),
                 Timer::Quality => self.report_quality(now),
                 Timer::Stats => self.report_stats(now),

@@ -1,10 +1,11 @@
-//! Deadlines of a shard: one per peer and one per periodic report, in a heap.
+//! Deadlines of a shard: a few per peer, one per track of another shard and per periodic report, in a heap.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Instant;
 
 use super::peers::PeerKey;
+use super::tracks::TrackKey;
 
 /// What a deadline is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub(crate) enum Timer {
     Peer(PeerKey),
     /// What waits in a peer's pacer.
     Pace(PeerKey),
+    /// What a track of another shard asks for there.
+    Relayed(TrackKey),
     /// Audio levels.
     Levels,
     /// Connection quality.
@@ -27,8 +30,9 @@ impl Timer {
             Timer::Levels => 0,
             Timer::Quality => 1,
             Timer::Stats => 2,
-            Timer::Peer(key) => 3 + 2 * key.index(),
-            Timer::Pace(key) => 4 + 2 * key.index(),
+            Timer::Peer(key) => 3 + 3 * key.index(),
+            Timer::Pace(key) => 4 + 3 * key.index(),
+            Timer::Relayed(key) => 5 + 3 * key.index(),
         }
     }
 }
@@ -79,7 +83,7 @@ impl Timers {
         self.heap.push(Reverse(Entry { at, order: self.order, timer }));
     }
 
-    /// Makes a timer not fire. To be called when a peer goes, as its index is used again.
+    /// Makes a timer not fire. To be called when a peer or a track goes, as its index is used again.
     pub(crate) fn disarm(&mut self, timer: Timer) {
         if let Some(armed) = self.armed.get_mut(timer.slot()) {
             *armed = None;

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use super::peers::PeerKey;
 use super::slots::{Key, Slots};
 use super::speaker::LevelMeter;
 use super::subscriptions::SubKey;
 use crate::command::{MediaKind, TrackPolicy};
-use crate::ids::{Mid, SpeakerGroup, TrackId};
+use crate::ids::{Mid, ShardId, SpeakerGroup, TrackId};
 use crate::inbound::{InboundStream, LayerRates};
 use crate::outbound::MAX_STREAMS;
 
@@ -17,14 +19,31 @@ pub(crate) type TrackKey = Key<Track>;
 /// Names a [`Stream`] in its shard.
 pub(crate) type StreamKey = Key<Stream>;
 
+/// Where a track's packets come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// From a section of a peer.
+    Peer {
+        /// Which peer.
+        key: PeerKey,
+        /// Which section.
+        mid: Mid,
+    },
+    /// From the shard that the publisher lives on.
+    Shard {
+        /// Which shard.
+        home: ShardId,
+        /// Audio or video.
+        kind: MediaKind,
+    },
+}
+
 /// One published track.
 #[derive(Debug)]
 pub(crate) struct Track {
     pub(crate) id: TrackId,
-    /// Who sends it.
-    pub(crate) peer: PeerKey,
-    /// On which section.
-    pub(crate) mid: Mid,
+    /// Where its packets come from.
+    pub(crate) source: Source,
     pub(crate) policy: TrackPolicy,
     /// Its streams by simulcast layer.
     pub(crate) streams: [Option<StreamKey>; MAX_STREAMS],
@@ -36,24 +55,42 @@ pub(crate) struct Track {
     pub(crate) group: Option<SpeakerGroup>,
     /// Its last packet was not forwarded, as others were louder.
     pub(crate) withheld: bool,
+    /// Other shards that are handed its packets.
+    pub(crate) relayed_to: SmallVec<[ShardId; 2]>,
+    /// Its last packet was not handed to them, as others of this shard were louder.
+    pub(crate) unrelayed: bool,
     /// Frames without the cryptor's trailer come, and room logic knows.
     pub(crate) plaintext: bool,
 }
 
 impl Track {
     /// A track without streams or subscriptions.
-    pub(crate) fn new(id: TrackId, peer: PeerKey, mid: Mid, policy: TrackPolicy) -> Self {
+    pub(crate) fn new(id: TrackId, source: Source, policy: TrackPolicy) -> Self {
         Self {
             id,
-            peer,
-            mid,
+            source,
             policy,
             streams: [None; MAX_STREAMS],
             subs: Vec::new(),
             meter: LevelMeter::default(),
             group: None,
             withheld: false,
+            relayed_to: SmallVec::new(),
+            unrelayed: false,
             plaintext: false,
+        }
+    }
+
+    /// Its publisher lives on another shard.
+    pub(crate) fn is_relayed(&self) -> bool {
+        self.home().is_some()
+    }
+
+    /// That shard.
+    pub(crate) fn home(&self) -> Option<ShardId> {
+        match self.source {
+            Source::Peer { .. } => None,
+            Source::Shard { home, .. } => Some(home),
         }
     }
 
@@ -74,8 +111,8 @@ impl Track {
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) track: TrackKey,
-    /// The track's publisher.
-    pub(crate) peer: PeerKey,
+    /// The track's.
+    pub(crate) source: Source,
     pub(crate) kind: MediaKind,
     /// Its simulcast layer, 0 without simulcast.
     pub(crate) layer: u8,
@@ -156,6 +193,13 @@ impl Tracks {
             self.streams.remove(*stream);
         }
         streams
+    }
+
+    /// Takes one stream of a track out. Whether there was one.
+    pub(crate) fn clear_stream(&mut self, key: TrackKey, layer: u8) -> bool {
+        let place = self.slots.get_mut(key).and_then(|track| track.streams.get_mut(usize::from(layer)));
+        let stream = place.and_then(Option::take);
+        stream.and_then(|stream| self.streams.remove(stream)).is_some()
     }
 
     /// Changes a track's policy. False when it was so before, or the track is gone.

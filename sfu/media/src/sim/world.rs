@@ -1,7 +1,7 @@
 //! A shard, a network and clients, run together under a virtual clock. Plays the part of room logic as well: it makes up
 //! ids, SSRCs and sections and gives the commands that a room would give.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,7 +13,9 @@ use crate::command::{
     Codec, CodecParams, DataChannelSpec, DataLabel, Extension, ExtensionMap, IceCredentials, MediaKind,
     ReceiveSection, SendSection, ShardCommand, ShardEvent, SsrcPair, SubscriptionTarget, TrackPolicy,
 };
-use crate::ids::{Mid, PeerId, Pt, Rid, Ssrc, SubId, TrackId};
+use crate::ids::{Mid, PeerId, Pt, Rid, ShardId, Ssrc, SubId, TrackId};
+use crate::relay::Spread;
+use crate::relay::link::{self, Links};
 use crate::shard::{Shard, ShardConfig};
 use crate::stats::ShardStats;
 use crate::transport::{DtlsCertificate, TransportTimeouts};
@@ -119,13 +121,16 @@ pub struct Sub {
     pub ssrc: u32,
 }
 
+/// What [`World::around`] is called with for a batch between shards.
+pub const RELAYED: &[u8] = b"relayed";
+
 /// See [`World::around`].
 pub type Around = fn(&[u8], &mut dyn FnMut());
 
-/// A shard with clients.
+/// Shards with clients; one shard unless more are asked for.
 pub struct World {
-    /// The shard.
-    pub shard: Shard,
+    /// The shards. Clients are placed on them in turn.
+    pub shards: Vec<Shard>,
     /// The network.
     pub net: Network,
     /// The clients; [`World::peer`] of the same index is theirs at the relay.
@@ -134,18 +139,22 @@ pub struct World {
     pub events: Vec<(Instant, ShardEvent)>,
     /// Events of [`ShardEvent::Quality`], [`ShardEvent::AudioLevels`] and [`ShardEvent::Stats`].
     pub reports: Vec<(Instant, ShardEvent)>,
-    /// RTP packets that the shard sent, by destination and SSRC.
+    /// RTP packets that the shards sent, by destination and SSRC.
     pub rtp_out: BTreeMap<(SocketAddr, u32), u64>,
     /// Runs that the shard queued, and the datagrams in them.
     pub runs: (u64, u64),
-    /// Called around each datagram that the shard takes, and with an empty one around each command and turn of its timers:
-    /// with the datagram and what takes it, which it must call.
+    /// Called around each datagram that a shard takes, with [`RELAYED`] around each batch between shards, and with an
+    /// empty one around each command and turn of its timers: with the datagram and what takes it, which it must call.
     pub around: Option<Around>,
     /// Events are dropped at once, inside `around` where that is set: who counts memory does not count what left the shard.
     pub discard_events: bool,
     /// Data messages are passed on to all other peers, as a room does.
     pub relay_data: bool,
     certificate: Arc<DtlsCertificate>,
+    spread: Spread,
+    links: Vec<Links>,
+    /// Messages that wait to be passed on.
+    data: VecDeque<ShardCommand>,
     tx: TxQueue,
     now: Instant,
     start: Instant,
@@ -164,16 +173,33 @@ impl World {
         Self::with_timeouts(seed, TransportTimeouts::default())
     }
 
+    /// One of several shards, which clients are placed on in turn.
+    ///
+    /// # Panics
+    /// When the machine cannot make a key.
+    pub fn with_shards(seed: u64, shards: usize) -> Self {
+        Self::build(seed, shards, TransportTimeouts::default())
+    }
+
     /// The same with other timeouts.
     ///
     /// # Panics
     /// When the machine cannot make a key.
     pub fn with_timeouts(seed: u64, timeouts: TransportTimeouts) -> Self {
+        Self::build(seed, 1, timeouts)
+    }
+
+    fn build(seed: u64, shards: usize, timeouts: TransportTimeouts) -> Self {
         let now = clock::epoch();
         let certificate = Arc::new(DtlsCertificate::generate().expect("key generation works"));
         let config = ShardConfig { certificate: Arc::clone(&certificate), timeouts };
+        let unix = Duration::from_secs(1_700_000_000);
+        let shard = |at| Shard::new(config.clone(), seed + at as u64, now, unix);
         Self {
-            shard: Shard::new(config, seed, now, Duration::from_secs(1_700_000_000)),
+            shards: (0..shards).map(shard).collect(),
+            spread: Spread::default(),
+            links: link::connect(shards),
+            data: VecDeque::new(),
             net: Network::new(seed, now),
             bots: Vec::new(),
             events: Vec::new(),
@@ -204,9 +230,14 @@ impl World {
         self.now - self.start
     }
 
-    /// The shard's counters.
+    /// The first shard's counters.
     pub fn stats(&self) -> &ShardStats {
-        self.shard.stats()
+        self.shards[0].stats()
+    }
+
+    /// The shard that a bot lives on.
+    pub fn home(&self, bot: usize) -> usize {
+        bot % self.shards.len()
     }
 
     /// Id of a bot's transport.
@@ -223,8 +254,9 @@ impl World {
     pub fn add_bot(&mut self, up: Link, down: Link) -> usize {
         let bot = self.bots.len();
         let addr = SocketAddr::from(([203, 0, 113, 1], 10_000 + bot as u16));
-        self.net.set_link(addr, RELAY, up);
-        self.net.set_link(RELAY, addr, down);
+        let relay = relay_addr(self.home(bot));
+        self.net.set_link(addr, relay, up);
+        self.net.set_link(relay, addr, down);
         let seed = self.seed.wrapping_mul(31).wrapping_add(bot as u64);
         // Half of them open data channels, the others take the relay's: LiveKit's two kinds of connection.
         let opens = bot.is_multiple_of(2);
@@ -260,9 +292,9 @@ impl World {
 
     /// Changes the links of a client.
     pub fn set_links(&mut self, bot: usize, up: Link, down: Link) {
-        let addr = self.bots[bot].addr();
-        self.net.set_link(addr, RELAY, up);
-        self.net.set_link(RELAY, addr, down);
+        let (addr, relay) = (self.bots[bot].addr(), relay_addr(self.home(bot)));
+        self.net.set_link(addr, relay, up);
+        self.net.set_link(relay, addr, down);
     }
 
     /// Credentials of the relay's end of a bot's transport.
@@ -287,28 +319,73 @@ impl World {
         &self.certificate
     }
 
-    /// Gives the shard a command.
+    /// Gives the room's shards a command.
     pub fn command(&mut self, command: ShardCommand) {
-        let Self { shard, tx, now, around, .. } = self;
-        match around {
-            // What the shard keeps of the command is its own then.
-            Some(around) => around(&[], &mut || shard.handle_command(command.clone(), tx, *now)),
-            None => shard.handle_command(command, tx, *now),
+        let mut commands = Vec::new();
+        let count = self.shards.len();
+        // A bot's transport has the number after its own.
+        let place = |peer: PeerId| Some(ShardId((peer.0.wrapping_sub(1) % count as u64) as u16));
+        self.spread.route(command, place, |shard, command| commands.push((shard, command)));
+        for (shard, command) in commands {
+            let Self { shards, tx, now, around, .. } = self;
+            let shard = usize::from(shard.0);
+            match around {
+                // What the shard keeps of the command is its own then.
+                Some(around) => {
+                    around(&[], &mut || shards[shard].handle_command(command.clone(), tx, *now));
+                }
+                None => shards[shard].handle_command(command, tx, *now),
+            }
+            self.deliver(shard);
         }
-        self.deliver();
+        self.exchange();
     }
 
-    /// Gives the shard a datagram as if it came from `from`, now.
+    /// Gives the first shard a datagram as if it came from `from`, now.
     pub fn inject(&mut self, from: SocketAddr, datagram: &[u8]) {
+        self.inject_into(0, from, datagram);
+    }
+
+    fn inject_into(&mut self, shard: usize, from: SocketAddr, datagram: &[u8]) {
         let mut datagram = datagram.to_vec();
         let protected = if self.around.is_some() { datagram.clone() } else { Vec::new() };
-        let Self { shard, tx, now, around, .. } = self;
-        let mut handle = || shard.handle_datagram(from, &mut datagram, tx, *now);
+        let Self { shards, tx, now, around, .. } = self;
+        let mut handle = || shards[shard].handle_datagram(from, &mut datagram, tx, *now);
         match around {
             Some(around) => around(&protected, &mut handle),
             None => handle(),
         }
-        self.deliver();
+        self.deliver(shard);
+        self.exchange();
+    }
+
+    /// Lets the shards hand each other what they have, until they have nothing.
+    fn exchange(&mut self) {
+        let mut moved = true;
+        while moved && self.shards.len() > 1 {
+            moved = false;
+            for at in 0..self.shards.len() {
+                let Self { shards, links, tx, now, around, .. } = self;
+                let mut turn = || {
+                    while let Some(batch) = links[at].returned() {
+                        shards[at].give_back(batch);
+                    }
+                    while let Some((to, batch)) = shards[at].poll_relay(|to| links[at].has_room(to)) {
+                        links[at].send(to, batch);
+                        moved = true;
+                    }
+                    while let Some((from, mut batch)) = links[at].receive() {
+                        shards[at].handle_relay(from, &mut batch, tx, *now);
+                        links[at].give_back(from, batch);
+                    }
+                };
+                match around {
+                    Some(around) => around(RELAYED, &mut turn),
+                    None => turn(),
+                }
+                self.deliver(at);
+            }
+        }
     }
 
     /// Negotiates a section for a new track of a bot, publishes it and lets the bot send.
@@ -416,7 +493,8 @@ impl World {
         let mut turns_at_now = 0;
         loop {
             self.collect();
-            let due = [self.net.next_arrival(), self.shard.poll_timeout()]
+            let shards = self.shards.iter().filter_map(Shard::poll_timeout).min();
+            let due = [self.net.next_arrival(), shards]
                 .into_iter()
                 .chain(self.bots.iter().map(Bot::poll_timeout))
                 .flatten()
@@ -426,30 +504,36 @@ impl World {
             assert!(turns_at_now < 10_000, "time stands still");
             self.now = self.now.max(at);
             let now = self.now;
-            let mut batch = Vec::new();
+            let mut batches: Vec<_> = self.shards.iter().map(|_| Vec::new()).collect();
             while let Some(arrival) = self.net.arrive(now) {
-                if arrival.to == RELAY && self.around.is_some() {
-                    self.inject(arrival.from, &arrival.bytes);
-                } else if arrival.to == RELAY {
-                    batch.push(arrival);
+                let shard = (0..self.shards.len()).find(|shard| arrival.to == relay_addr(*shard));
+                if let Some(shard) = shard {
+                    match self.around {
+                        Some(_) => self.inject_into(shard, arrival.from, &arrival.bytes),
+                        None => batches[shard].push(arrival),
+                    }
                 } else if let Some(bot) = self.bots.iter_mut().find(|bot| bot.addr() == arrival.to) {
                     bot.handle(&arrival.bytes, now);
                 }
             }
-            if !batch.is_empty() {
-                let datagrams = batch.iter_mut().map(|arrival| (arrival.from, &mut arrival.bytes[..]));
-                self.shard.handle_datagrams(datagrams, &mut self.tx, now);
-                self.deliver();
-            }
-            if self.shard.poll_timeout().is_some_and(|at| at <= now) {
-                let Self { shard, tx, around, .. } = self;
-                let mut handle = || shard.handle_timeout(tx, now);
-                match around {
-                    Some(around) => around(&[], &mut handle),
-                    None => handle(),
+            for (shard, mut batch) in batches.into_iter().enumerate() {
+                if !batch.is_empty() {
+                    let datagrams = batch.iter_mut().map(|arrival| (arrival.from, &mut arrival.bytes[..]));
+                    self.shards[shard].handle_datagrams(datagrams, &mut self.tx, now);
+                    self.deliver(shard);
                 }
-                self.deliver();
+                if self.shards[shard].poll_timeout().is_some_and(|at| at <= now) {
+                    let Self { shards, tx, around, .. } = self;
+                    let mut handle = || shards[shard].handle_timeout(tx, now);
+                    match around {
+                        Some(around) => around(&[], &mut handle),
+                        None => handle(),
+                    }
+                    self.deliver(shard);
+                }
             }
+            self.exchange();
+            self.pass_data();
             for bot in &mut self.bots {
                 if bot.poll_timeout().is_some_and(|at| at <= now) {
                     bot.handle_timeout(now);
@@ -461,15 +545,25 @@ impl World {
 
     /// Puts what the bots want to send on the network.
     fn collect(&mut self) {
-        for bot in &mut self.bots {
+        let shards = self.shards.len();
+        for (at, bot) in self.bots.iter_mut().enumerate() {
+            let home = at % shards;
             for datagram in bot.take_datagrams() {
-                self.net.send(bot.addr(), RELAY, &datagram, self.now);
+                self.net.send(bot.addr(), relay_addr(home), &datagram, self.now);
             }
         }
     }
 
-    /// Puts what the shard wants to send on the network, and takes its events.
-    fn deliver(&mut self) {
+    /// Passes on what was said in data channels.
+    fn pass_data(&mut self) {
+        while let Some(command) = self.data.pop_front() {
+            self.command(command);
+        }
+    }
+
+    /// Puts what a shard wants to send on the network, and takes its events.
+    fn deliver(&mut self, shard: usize) {
+        let relay = relay_addr(shard);
         self.runs.0 += self.tx.runs().len() as u64;
         for (to, datagram) in self.tx.datagrams() {
             self.runs.1 += 1;
@@ -479,14 +573,14 @@ impl World {
                 let ssrc = u32::from_be_bytes([datagram[8], datagram[9], datagram[10], datagram[11]]);
                 *self.rtp_out.entry((to.addr, ssrc)).or_default() += 1;
             }
-            self.net.send(RELAY, to.addr, datagram, self.now);
+            self.net.send(relay, to.addr, datagram, self.now);
         }
         self.tx.clear();
         if let (true, Some(around)) = (self.discard_events, self.around) {
-            let shard = &mut self.shard;
-            around(&[], &mut || while shard.poll_event().is_some() {});
+            let from = &mut self.shards[shard];
+            around(&[], &mut || while from.poll_event().is_some() {});
         }
-        while let Some(event) = self.shard.poll_event() {
+        while let Some(event) = self.shards[shard].poll_event() {
             match event {
                 ShardEvent::Quality(_) | ShardEvent::AudioLevels(_) | ShardEvent::Stats(_) => {
                     self.reports.push((self.now, event));
@@ -499,18 +593,18 @@ impl World {
                         let others: Vec<_> = (0..self.bots.len()).map(|bot| self.peer(bot)).collect();
                         for peer in others.into_iter().filter(|other| *other != peer) {
                             let payload = payload.clone();
-                            let command = ShardCommand::SendData { peer, label, payload };
-                            self.shard.handle_command(command, &mut self.tx, self.now);
+                            self.data.push_back(ShardCommand::SendData { peer, label, payload });
                         }
-                        for (to, datagram) in self.tx.datagrams() {
-                            self.net.send(RELAY, to.addr, datagram, self.now);
-                        }
-                        self.tx.clear();
                     }
                 }
             }
         }
     }
+}
+
+/// Where a shard listens: the first at [`RELAY`], each further one at the next port.
+fn relay_addr(shard: usize) -> SocketAddr {
+    SocketAddr::new(RELAY.ip(), RELAY.port() + shard as u16)
 }
 
 fn opus(pt: Pt) -> CodecParams {

@@ -112,6 +112,9 @@ impl Shard {
                 self.check_open(*peer, &command);
                 self.end_peer(*peer);
             }
+            ShardCommand::StartRelay { .. }
+            | ShardCommand::StopRelay { .. }
+            | ShardCommand::PublishRelayed { .. } => panic!("a room knows nothing of relaying: {command:?}"),
         }
     }
 }

@@ -10,7 +10,7 @@ const SSRC: Ssrc = Ssrc(0x0102_0304);
 const RTX_SSRC: Ssrc = Ssrc(0x0506_0708);
 
 /// A packet of audio that was received.
-pub(in crate::inbound) fn meta(index: u64, received: Instant) -> PacketMeta {
+pub(crate) fn meta(index: u64, received: Instant) -> PacketMeta {
     PacketMeta {
         index: ExtSeq(index),
         timestamp: RtpTime(index as u32 * 960),
