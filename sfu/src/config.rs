@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::node::Budget;
 use crate::room::{E2eePolicy, RoomConfig, TurnConfig};
 
 use sfu_control::token::Secret;
@@ -67,6 +68,10 @@ pub struct MediaConfig {
     pub offload: bool,
     /// Pin each shard's thread to a core.
     pub pin: bool,
+    /// Share of its core, in per cent, beyond which a shard leaves further participants of its rooms to others.
+    pub shard_busy_percent: u8,
+    /// Participants of one room on one shard; further ones go to others. 0 is no limit.
+    pub room_participants_per_shard: usize,
 }
 
 impl Default for MediaConfig {
@@ -82,6 +87,8 @@ impl Default for MediaConfig {
             advertise: Vec::new(),
             offload: true,
             pin: true,
+            shard_busy_percent: 70,
+            room_participants_per_shard: 0,
         }
     }
 }
@@ -104,6 +111,22 @@ impl MediaConfig {
             );
         }
         Ok(vec![self.bind])
+    }
+
+    /// How much one shard takes.
+    ///
+    /// # Errors
+    /// When that is nothing, or more than there is.
+    pub(crate) fn budget(&self) -> anyhow::Result<Budget> {
+        anyhow::ensure!(
+            (1..=100).contains(&self.shard_busy_percent),
+            "media.shard_busy_percent is not from 1 to 100"
+        );
+        let participants = match self.room_participants_per_shard {
+            0 => usize::MAX,
+            n => n,
+        };
+        Ok(Budget { busy: f64::from(self.shard_busy_percent) / 100.0, participants })
     }
 
     /// Number of shards after resolving 0.
@@ -339,6 +362,21 @@ secret = "hush-hush-hush-hush""#;
         ] {
             let error = SfuConfig::from_toml(text).unwrap_err();
             assert!(!format!("{error:?} {error:#}").contains("hush"), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_shard_takes_something_and_no_more_than_its_core() {
+        let media = |percent, participants| MediaConfig {
+            shard_busy_percent: percent,
+            room_participants_per_shard: participants,
+            ..MediaConfig::default()
+        };
+        let budget = media(50, 0).budget().unwrap();
+        assert_eq!((budget.busy, budget.participants), (0.5, usize::MAX));
+        assert_eq!(media(100, 3).budget().unwrap().participants, 3);
+        for percent in [0, 101] {
+            assert!(media(percent, 0).budget().unwrap_err().to_string().contains("shard_busy_percent"));
         }
     }
 

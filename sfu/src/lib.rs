@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod config;
+pub mod crossbar;
 pub mod http;
 pub mod metrics;
 pub mod node;

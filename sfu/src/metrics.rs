@@ -22,6 +22,10 @@ pub fn describe() {
         "curtain_rtp_packets_total",
         "RTP packets accepted (in) and forwarded (out), by shard."
     );
+    describe_counter!(
+        "curtain_relayed_packets_total",
+        "RTP packets taken over from other shards (in) and handed to them (out), by shard."
+    );
     describe_counter!("curtain_rtx_packets_total", "Retransmissions received (in) and sent (out), by shard.");
     describe_counter!(
         "curtain_nack_packets_total",
@@ -192,6 +196,7 @@ pub(crate) fn shard(index: usize, stats: &ShardStats, cpu: Duration, send_overfl
     both("curtain_datagrams_total", stats.datagrams_in, stats.datagrams_out);
     both("curtain_bytes_total", stats.bytes_in, stats.bytes_out);
     both("curtain_rtp_packets_total", stats.rtp_in, stats.rtp_out);
+    both("curtain_relayed_packets_total", stats.relayed_in, stats.relayed_out);
     both("curtain_rtx_packets_total", stats.rtx_in, stats.rtx_out);
     both("curtain_nack_packets_total", stats.nack_in, stats.nack_out);
     both("curtain_pli_total", stats.pli_in, stats.pli_out);

@@ -16,6 +16,7 @@ use sfu_media::tx::TxQueue;
 use sfu_udp::{RecvBatch, UdpSocket, UdpSocketConfig, Waker};
 use tokio::sync::mpsc;
 
+use crate::crossbar::Crossbar;
 use crate::tcp::links::{Links, TcpInput};
 
 /// Most commands that wait for a shard before data-channel messages are dropped.
@@ -51,6 +52,8 @@ pub struct ShardThreadConfig {
     pub shard: ShardConfig,
     /// Seed for identifiers and secrets that the core makes up.
     pub seed: u64,
+    /// Its way to the other shards.
+    pub crossbar: Crossbar,
 }
 
 /// A running shard. Dropping it stops and joins the thread.
@@ -67,6 +70,8 @@ struct Inbox {
     /// What TCP connections bring. Bounded by them: each waits until little of its own is left here.
     tcp: Mutex<Vec<TcpInput>>,
     waker: Waker,
+    /// There is something in either: else the thread need not take the locks.
+    filled: AtomicBool,
     stop: AtomicBool,
     /// Data-channel messages dropped because the shard did not keep up.
     dropped: AtomicU64,
@@ -81,7 +86,14 @@ pub struct TcpInlet(Arc<Inbox>);
 impl TcpInlet {
     pub(crate) fn push(&self, input: TcpInput) {
         self.0.tcp.lock().unwrap_or_else(PoisonError::into_inner).push(input);
-        self.0.waker.wake();
+        self.0.wake_to_take();
+    }
+}
+
+impl Inbox {
+    fn wake_to_take(&self) {
+        self.filled.store(true, Ordering::Release);
+        self.waker.wake();
     }
 }
 
@@ -96,7 +108,8 @@ impl ShardThread {
         let inbox = Arc::new(Inbox {
             commands: Mutex::new(Vec::new()),
             tcp: Mutex::new(Vec::new()),
-            waker: Waker::new()?,
+            waker: config.crossbar.waker().clone(),
+            filled: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
             cpu_ns: AtomicU64::new(0),
@@ -129,7 +142,7 @@ impl ShardThread {
                 }
             }
         }
-        self.inbox.waker.wake();
+        self.inbox.wake_to_take();
     }
 
     /// For the listener of TCP connections.
@@ -174,6 +187,7 @@ struct Loop {
     waiting: VecDeque<ShardEvent>,
     tx: TxQueue,
     links: Links,
+    crossbar: Crossbar,
 }
 
 impl Loop {
@@ -196,13 +210,14 @@ impl Loop {
             events,
             waiting: VecDeque::new(),
             links: Links::default(),
+            crossbar: config.crossbar,
         }
     }
 
     /// One turn: 1. wait ([`Rhythm`] says for what and how long); 2. commands, so that mute and leave act before the next
-    /// datagram is read; 3. datagrams of TCP connections, which are bounded there; 4. media of the socket, a bounded number
-    /// of batches; 5. RTCP, where the kernel sorts it out; 6. checks and handshakes, for a bounded time; 7. timers; 8. send;
-    /// 9. events.
+    /// datagram is read; 3. datagrams of TCP connections, which are bounded there; 4. what other shards hand over, bounded
+    /// by the rings; 5. media of the socket, a bounded number of batches; 6. RTCP, where the kernel sorts it out; 7. checks
+    /// and handshakes, for a bounded time; 8. timers; 9. send, to other shards as well; 10. events.
     fn run(mut self) {
         if self.pin
             && let Err(error) = sfu_udp::pin_to_cpu(self.config_index)
@@ -242,7 +257,7 @@ impl Loop {
             };
             let now = Instant::now();
             rhythm.woke(now);
-            if ready.woken {
+            if ready.woken && self.inbox.filled.swap(false, Ordering::AcqRel) {
                 std::mem::swap(
                     &mut commands,
                     &mut *self.inbox.commands.lock().unwrap_or_else(PoisonError::into_inner),
@@ -254,6 +269,9 @@ impl Loop {
                 for input in tcp.drain(..) {
                     self.links.handle(input, &mut self.shard, &mut self.tx, now);
                 }
+            }
+            if self.crossbar.receive(&mut self.shard, &mut self.tx, now) {
+                self.flush();
             }
             more = false;
             if ready.readable {
@@ -283,6 +301,7 @@ impl Loop {
                 self.shard.handle_timeout(&mut self.tx, now);
             }
             self.links.sweep(&self.shard, now);
+            self.crossbar.send(&mut self.shard);
             self.flush();
             self.report();
         }
@@ -316,6 +335,7 @@ impl Loop {
             let now = Instant::now();
             found += batch.datagrams().count();
             self.shard.handle_datagrams(batch.datagrams(), &mut self.tx, now);
+            self.crossbar.send(&mut self.shard);
             self.flush();
             if !full {
                 return Some((found, false));

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use loadtest::run::{RelaySource, Target};
 use loadtest::token::{ApiKey, Entry};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
-use sfu::config::SfuConfig;
+use sfu::config::{MediaConfig, SfuConfig};
 use sfu::{ControlTls, Relay};
 use sfu_control::link::LinkState;
 use sfu_control::tls::{DEV_SERVER_NAME, DevPki};
@@ -40,6 +40,11 @@ fn recorder() -> PrometheusHandle {
 impl Host {
     /// Starts both; with `proxied`, clients are sent to an address where the relay is not.
     pub fn start(proxied: bool) -> Self {
+        Self::start_with(proxied, |_| {})
+    }
+
+    /// The same with other settings of the relay's media.
+    pub fn start_with(proxied: bool, set: impl FnOnce(&mut MediaConfig) + Send + 'static) -> Self {
         let (ready, started) = std::sync::mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
@@ -56,6 +61,7 @@ impl Host {
                 if proxied {
                     config.media.advertise = vec![IpAddr::V4(PROXY)];
                 }
+                set(&mut config.media);
                 config.control.listen = local(0);
                 config.http.listen = local(0);
                 config.auth.keys = HashMap::from([(KEY.to_owned(), SECRET.to_owned())]);

@@ -11,6 +11,8 @@ use rand::Rng;
 use sfu_control::messages::{Refusal, SessionAccepted, SessionOpen, ToSignalingKind};
 use sfu_control::token::Claims;
 use sfu_media::command::{ShardCommand, ShardEvent};
+use sfu_media::ids::ShardId;
+use sfu_media::relay::Spread;
 use tokio::sync::{broadcast, mpsc, oneshot};
 
 use super::directory::Owned;
@@ -91,21 +93,20 @@ impl RoomHandle {
     }
 }
 
-/// Starts the task of a new room on a shard.
-pub(super) fn spawn(node: &Arc<Node>, name: &str, shard: usize) -> RoomHandle {
+/// Starts the task of a new room.
+pub(super) fn spawn(node: &Arc<Node>, name: &str) -> RoomHandle {
     let (sender, inbox) = mpsc::channel(INBOX);
     let handle = RoomHandle { inbox: sender };
     let room = Room::new(
         name,
         node.room_config.clone(),
-        node.shards[shard].host.clone(),
+        Arc::clone(&node.hosts),
         Arc::clone(&node.ids),
         rand::rng().random(),
         now(),
     );
     let actor = Actor {
         name: name.to_owned(),
-        shard,
         owned: Owned::new(Arc::clone(&node.directory), handle.clone()),
         handle: handle.clone(),
         node: Arc::downgrade(node),
@@ -114,7 +115,9 @@ pub(super) fn spawn(node: &Arc<Node>, name: &str, shard: usize) -> RoomHandle {
         sessions: HashMap::new(),
         calls: HashMap::new(),
         next_call: 0,
-        commands: Vec::new(),
+        spread: Spread::default(),
+        commands: node.shards.iter().map(|_| Vec::new()).collect(),
+        told: vec![0; node.shards.len()],
     };
     tokio::spawn(actor.run(inbox));
     handle
@@ -122,7 +125,6 @@ pub(super) fn spawn(node: &Arc<Node>, name: &str, shard: usize) -> RoomHandle {
 
 struct Actor {
     name: String,
-    shard: usize,
     owned: Owned,
     handle: RoomHandle,
     node: WeakNode,
@@ -131,7 +133,11 @@ struct Actor {
     sessions: HashMap<SessionId, mpsc::Sender<ToSignalingKind>>,
     calls: HashMap<CallId, oneshot::Sender<Result<Bytes, Refusal>>>,
     next_call: u64,
-    commands: Vec<ShardCommand>,
+    spread: Spread,
+    /// For each shard.
+    commands: Vec<Vec<ShardCommand>>,
+    /// Participants on each shard that the node knows of.
+    told: Vec<usize>,
 }
 
 impl Actor {
@@ -151,7 +157,9 @@ impl Actor {
             {
                 self.room.handle(input, now(), &mut effects);
             }
-            if self.carry_out(&mut effects) {
+            let finished = self.carry_out(&mut effects);
+            self.tell_load();
+            if finished {
                 break;
             }
         }
@@ -159,8 +167,33 @@ impl Actor {
         inbox.close();
         self.owned.release();
         if let Some(node) = self.node.upgrade() {
-            node.room_ended(&self.name, &self.handle, self.shard);
+            for (shard, participants) in self.told.iter().enumerate() {
+                node.loads.changed(shard, *participants, 0, Instant::now());
+            }
+            node.room_ended(&self.name, &self.handle);
         }
+    }
+
+    /// Shards have more or fewer participants now.
+    fn tell_load(&mut self) {
+        let participants = self.room.population();
+        if participants == self.told {
+            return;
+        }
+        if let Some(node) = self.node.upgrade() {
+            for (shard, (before, after)) in self.told.iter().zip(&participants).enumerate() {
+                if before != after {
+                    node.loads.changed(shard, *before, *after, Instant::now());
+                }
+            }
+        }
+        self.told = participants;
+    }
+
+    /// The shard for whoever joins next.
+    fn place(&self) -> ShardId {
+        let shard = self.node.upgrade().map_or(0, |node| node.loads.place(&self.told, Instant::now()));
+        ShardId(u16::try_from(shard).unwrap_or(0))
     }
 
     /// Keeps the ends of channels here and passes on what concerns the room.
@@ -170,7 +203,7 @@ impl Actor {
                 // Fails only if who asked has gone away; the session's end follows then.
                 let _ = taken.send(());
                 self.sessions.insert(session, output);
-                RoomInput::Join { session, token: *claims, open: *open }
+                RoomInput::Join { session, shard: self.place(), token: *claims, open: *open }
             }
             RoomMessage::Signal { session, request } => RoomInput::Signal { session, request: *request },
             RoomMessage::SessionClosed { session } => {
@@ -181,6 +214,8 @@ impl Actor {
             RoomMessage::Shard(event) => {
                 if let ShardEvent::PeerClosed { peer, .. } = &event {
                     self.owned.peer_closed(*peer);
+                    let Self { spread, commands, .. } = self;
+                    spread.peer_closed(*peer, |shard, command| give(commands, shard, command));
                 }
                 RoomInput::Shard(event)
             }
@@ -200,7 +235,7 @@ impl Actor {
         })
     }
 
-    /// Returns whether the room is over. Commands of one step reach the shard together, before anything that clients
+    /// Returns whether the room is over. Commands of one step reach each shard together, before anything that clients
     /// are told: who hears of a mute can rely on it.
     fn carry_out(&mut self, effects: &mut Vec<Effect>) -> bool {
         let mut finished = false;
@@ -208,11 +243,15 @@ impl Actor {
         for effect in effects.extract_if(.., |effect| matches!(effect, Effect::Shard(_))) {
             if let Effect::Shard(command) = effect {
                 self.owned.note(&command);
-                self.commands.push(command);
+                let Self { spread, commands, room, .. } = self;
+                let place = |peer| room.shard_of(peer);
+                spread.route(command, place, |shard, command| give(commands, shard, command));
             }
         }
         if let Some(node) = self.node.upgrade() {
-            node.shards[self.shard].thread.send(&mut self.commands);
+            for (shard, commands) in node.shards.iter().zip(&mut self.commands) {
+                shard.send(commands);
+            }
         }
         for effect in effects.drain(..) {
             match effect {
@@ -269,6 +308,12 @@ impl Actor {
         {
             slow.push(session);
         }
+    }
+}
+
+fn give(commands: &mut [Vec<ShardCommand>], shard: ShardId, command: ShardCommand) {
+    if let Some(commands) = commands.get_mut(usize::from(shard.0)) {
+        commands.push(command);
     }
 }
 

@@ -1,5 +1,7 @@
 //! Brings what shards report to the rooms and to the metrics.
 
+use std::time::Instant;
+
 use sfu_media::command::{AudioLevel, PeerQuality, ShardEvent};
 use tokio::sync::mpsc;
 
@@ -51,8 +53,10 @@ async fn dispatch(node: &Node, shard: usize, event: ShardEvent) {
             return;
         }
         ShardEvent::Stats(stats) => {
-            let thread = &node.shards[shard].thread;
-            metrics::shard(shard, stats, thread.cpu_time(), thread.overflow());
+            let thread = &node.shards[shard];
+            let cpu = thread.cpu_time();
+            node.loads.measured(shard, cpu, Instant::now());
+            metrics::shard(shard, stats, cpu, thread.overflow());
             return;
         }
     };

@@ -1,7 +1,8 @@
 //! The node: its shards, its rooms, and who may reach them.
 //!
 //! A room is one task that owns one sans-IO [`Room`](crate::room::Room): inputs arrive on its bounded inbox, effects
-//! leave as commands to the room's shard, messages to sessions, and entries of the event feed. Directories that many
+//! leave as commands to the shards that its participants were placed on by their load, messages to sessions, and entries
+//! of the event feed. Directories that many
 //! tasks read (rooms by name; rooms by peer and track, to route what shards report) are concurrent maps; the packet
 //! path sees none of them.
 
@@ -9,9 +10,10 @@ mod actor;
 mod admin;
 mod directory;
 mod dispatch;
+mod load;
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -29,7 +31,10 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 use self::actor::{RoomHandle, RoomMessage};
 use self::directory::Directory;
+pub(crate) use self::load::Budget;
+use self::load::Loads;
 use crate::config::MediaConfig;
+use crate::crossbar::Crossbar;
 use crate::room::{IdSource, MediaHost, RoomConfig, SessionId};
 use crate::shard_thread::{ShardThread, ShardThreadConfig, TcpInlet};
 use crate::tcp::{TcpLimits, TcpPort, ufrag_prefix};
@@ -46,7 +51,10 @@ const JOIN_ATTEMPTS: usize = 3;
 /// All of the relay's state: shards and rooms.
 #[derive(Debug)]
 pub struct Node {
-    shards: Vec<ShardHost>,
+    shards: Vec<ShardThread>,
+    /// How each of them is announced.
+    hosts: Arc<[MediaHost]>,
+    loads: Loads,
     tcp: Option<TcpPort>,
     rooms: DashMap<String, RoomHandle>,
     directory: Arc<Directory>,
@@ -55,13 +63,6 @@ pub struct Node {
     ids: Arc<IdSource>,
     next_id: AtomicU64,
     feed: broadcast::Sender<RoomEvent>,
-}
-
-#[derive(Debug)]
-struct ShardHost {
-    thread: ShardThread,
-    host: MediaHost,
-    rooms: AtomicUsize,
 }
 
 /// A room as the visibility API shows it.
@@ -123,8 +124,9 @@ impl Node {
         let certificate = Arc::new(DtlsCertificate::generate().context("making the DTLS certificate")?);
         let addresses = media.candidates()?;
         let (events, from_shards) = mpsc::channel(EVENT_BACKLOG);
-        let mut shards = Vec::new();
-        for index in 0..media.shard_count() {
+        let (mut shards, mut hosts) = (Vec::new(), Vec::new());
+        let crossbars = Crossbar::build(media.shard_count()).context("making the links between shards")?;
+        for (index, crossbar) in crossbars.into_iter().enumerate() {
             let port = match media.udp_port {
                 0 => 0,
                 first => u16::try_from(index)
@@ -143,27 +145,30 @@ impl Node {
                 pin: media.pin,
                 shard: ShardConfig::new(Arc::clone(&certificate)),
                 seed: rand::rng().random(),
+                crossbar,
             };
             let thread = ShardThread::spawn(config, events.clone())
                 .with_context(|| format!("media: cannot open UDP port {port} on {}", media.bind))?;
             let port = thread.local_addr().port();
-            let host = MediaHost {
+            hosts.push(MediaHost {
                 ufrag_prefix: ufrag_prefix(index).into(),
                 fingerprint: certificate.fingerprint(),
                 candidates: addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect(),
                 tcp_candidates: Vec::new(),
-            };
-            shards.push(ShardHost { thread, host, rooms: AtomicUsize::new(0) });
+            });
+            shards.push(thread);
         }
         let tcp = open_tcp(media, &shards)?;
         if let Some(tcp) = &tcp {
             let port = tcp.local_addr().port();
-            for shard in &mut shards {
-                shard.host.tcp_candidates = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
+            for host in &mut hosts {
+                host.tcp_candidates = addresses.iter().map(|ip| SocketAddr::new(*ip, port)).collect();
             }
         }
         let node = Arc::new(Self {
+            loads: Loads::new(shards.len(), media.budget()?),
             shards,
+            hosts: hosts.into(),
             tcp,
             rooms: DashMap::new(),
             directory: Arc::default(),
@@ -179,7 +184,7 @@ impl Node {
 
     /// UDP port of each shard.
     pub fn media_ports(&self) -> Vec<u16> {
-        self.shards.iter().map(|s| s.thread.local_addr().port()).collect()
+        self.shards.iter().map(|shard| shard.local_addr().port()).collect()
     }
 
     /// The TCP port for media, where there is one.
@@ -189,7 +194,7 @@ impl Node {
 
     /// Whether every shard runs.
     pub fn is_ready(&self) -> bool {
-        self.shards.iter().all(|s| s.thread.is_alive())
+        self.shards.iter().all(ShardThread::is_alive)
     }
 
     /// Verifies a token against the clock.
@@ -260,29 +265,20 @@ impl Node {
         match self.rooms.entry(name.to_owned()) {
             Entry::Occupied(entry) if !entry.get().is_closed() => entry.get().clone(),
             Entry::Occupied(mut entry) => {
-                let room = self.spawn_room(name);
+                let room = actor::spawn(self, name);
                 entry.insert(room.clone());
                 room
             }
             Entry::Vacant(entry) => {
-                let room = self.spawn_room(name);
+                let room = actor::spawn(self, name);
                 entry.insert(room.clone());
                 room
             }
         }
     }
 
-    fn spawn_room(self: &Arc<Self>, name: &str) -> RoomHandle {
-        let shard = (0..self.shards.len())
-            .min_by_key(|i| self.shards[*i].rooms.load(Ordering::Relaxed))
-            .expect("a node has at least one shard");
-        self.shards[shard].rooms.fetch_add(1, Ordering::Relaxed);
-        actor::spawn(self, name, shard)
-    }
-
-    fn room_ended(&self, name: &str, room: &RoomHandle, shard: usize) {
+    fn room_ended(&self, name: &str, room: &RoomHandle) {
         self.rooms.remove_if(name, |_, have| have.is_same(room));
-        self.shards[shard].rooms.fetch_sub(1, Ordering::Relaxed);
     }
 
     fn next_id(&self) -> u64 {
@@ -290,13 +286,13 @@ impl Node {
     }
 }
 
-fn open_tcp(media: &MediaConfig, shards: &[ShardHost]) -> anyhow::Result<Option<TcpPort>> {
+fn open_tcp(media: &MediaConfig, shards: &[ShardThread]) -> anyhow::Result<Option<TcpPort>> {
     if !media.tcp {
         return Ok(None);
     }
     let port = if media.tcp_port == 0 { media.udp_port } else { media.tcp_port };
     let limits = TcpLimits { total: media.tcp_connections, per_address: media.tcp_connections_per_address };
-    let inlets: Arc<[TcpInlet]> = shards.iter().map(|shard| shard.thread.tcp_inlet()).collect();
+    let inlets: Arc<[TcpInlet]> = shards.iter().map(ShardThread::tcp_inlet).collect();
     let open = TcpPort::open(SocketAddr::new(media.bind, port), limits, inlets);
     open.map(Some).with_context(|| format!("media: cannot open TCP port {port} on {}", media.bind))
 }

@@ -10,7 +10,7 @@ use livekit_protocol as proto;
 use sfu_control::messages::{Refusal, RoomEvent, SessionOpen};
 use sfu_control::token::Claims;
 use sfu_media::command::{Fingerprint, ShardCommand, ShardEvent};
-use sfu_media::ids::{PeerId, SpeakerGroup, SubId, TrackId};
+use sfu_media::ids::{PeerId, ShardId, SpeakerGroup, SubId, TrackId};
 
 /// The time of an input, read once by the node.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +28,7 @@ impl Now {
     }
 }
 
-/// The shard that a room's media runs on, as its descriptions announce it.
+/// A shard, as descriptions announce it to the clients that are placed on it.
 #[derive(Debug, Clone)]
 pub struct MediaHost {
     /// Of the shard's DTLS certificate.
@@ -106,6 +106,8 @@ pub enum RoomInput {
     Join {
         /// The new connection.
         session: SessionId,
+        /// Where the participant's media is to run, unless it resumes: then it stays where it is.
+        shard: ShardId,
         /// What the token says.
         token: Claims,
         /// How the client wants to join.
@@ -167,7 +169,7 @@ pub enum AdminRequest {
 /// What the node is to do, in this order.
 #[derive(Debug, Clone)]
 pub enum Effect {
-    /// For the room's shard.
+    /// For the room's shards, which [`Room::shard_of`](super::Room::shard_of) places its peers on.
     Shard(ShardCommand),
     /// The connection is accepted; signal messages for it follow.
     Accept {

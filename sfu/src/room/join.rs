@@ -5,6 +5,7 @@ use prost::Message as _;
 use proto::signal_response::Message;
 use sfu_control::messages::{ErrorCode, Refusal, SessionOpen};
 use sfu_control::token::Claims;
+use sfu_media::ids::ShardId;
 
 use super::api::{Effect, SessionId};
 use super::lifecycle::Goodbye;
@@ -21,6 +22,7 @@ impl Room {
     pub(super) fn join(
         &mut self,
         session: SessionId,
+        shard: ShardId,
         claims: &Claims,
         open: &SessionOpen,
         step: &mut Step<'_>,
@@ -40,7 +42,7 @@ impl Room {
         if open.reconnect || request.reconnect {
             return self.resume(session, claims, open, &request, step);
         }
-        self.enter(session, claims, open, request, step);
+        self.enter(session, shard, claims, open, request, step);
     }
 
     /// Everything that may speak against letting the holder of a token in.
@@ -84,6 +86,7 @@ impl Room {
     fn enter(
         &mut self,
         session: SessionId,
+        shard: ShardId,
         claims: &Claims,
         open: &SessionOpen,
         request: proto::JoinRequest,
@@ -93,7 +96,7 @@ impl Room {
             self.remove(old, proto::DisconnectReason::DuplicateIdentity, Goodbye::Disconnect, step);
         }
         let client = client_info(open, &request);
-        let transports = self.connections(open.single_peer_connection);
+        let transports = self.connections(shard, open.single_peer_connection);
         let sid = format!("PA_{}", token(&mut self.rng, 12));
         let mut p = Participant::new(sid, claims, client, transports, step.now);
         if p.permissions.can_update_metadata {
@@ -149,11 +152,15 @@ impl Room {
     }
 
     /// The relay's ends of the client's PeerConnections.
-    fn connections(&mut self, single: bool) -> Transports {
+    fn connections(&mut self, shard: ShardId, single: bool) -> Transports {
         let codecs = CodecPolicy::new(self.config.codecs.iter().copied());
+        // A room has a host at least, and the node gives no other shards.
+        let at = usize::from(shard.0).min(self.hosts.len() - 1);
+        let host = &self.hosts[at];
         let mut connection =
-            |role| Connection::new(self.ids.peer(), &self.host, codecs.clone(), role, &mut self.rng);
+            |role| Connection::new(self.ids.peer(), host, codecs.clone(), role, &mut self.rng);
         Transports {
+            shard: ShardId(at as u16),
             publisher: connection(Role::ClientOffers),
             subscriber: (!single).then(|| connection(Role::RelayOffers { data_channels: true })),
         }

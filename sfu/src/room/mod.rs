@@ -46,7 +46,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use sfu_control::messages::{ErrorCode, Refusal, RoomEvent};
 use sfu_media::command::{ShardCommand, ShardEvent};
-use sfu_media::ids::{PeerId, SpeakerGroup, TrackId};
+use sfu_media::ids::{PeerId, ShardId, SpeakerGroup, TrackId};
 
 pub use api::{AdminRequest, CallId, Effect, IdSource, MediaHost, Now, RoomInput, SessionId};
 pub use config::{E2eePolicy, RoomConfig};
@@ -61,7 +61,7 @@ pub struct Room {
     name: String,
     sid: String,
     config: RoomConfig,
-    host: MediaHost,
+    hosts: Arc<[MediaHost]>,
     ids: Arc<IdSource>,
     rng: StdRng,
     metadata: String,
@@ -132,11 +132,12 @@ fn refusal(code: ErrorCode, message: &str) -> Refusal {
 }
 
 impl Room {
-    /// A room that nobody is in yet. `seed` feeds its identifiers and ICE credentials: it must be unpredictable.
+    /// A room that nobody is in yet. `hosts` are the shards that participants may be placed on. `seed` feeds its
+    /// identifiers and ICE credentials: it must be unpredictable.
     pub fn new(
         name: &str,
         config: RoomConfig,
-        host: MediaHost,
+        hosts: Arc<[MediaHost]>,
         ids: Arc<IdSource>,
         seed: [u8; 32],
         now: Now,
@@ -146,7 +147,7 @@ impl Room {
         Self {
             name: name.to_owned(),
             sid: format!("RM_{}", transports::token(&mut rng, 12)),
-            host,
+            hosts,
             ids,
             rng,
             metadata: String::new(),
@@ -198,7 +199,9 @@ impl Room {
         }
         let mut reply = None;
         match input {
-            RoomInput::Join { session, token, open } => self.join(session, &token, &open, step),
+            RoomInput::Join { session, shard, token, open } => {
+                self.join(session, shard, &token, &open, step);
+            }
             RoomInput::Signal { session, request } => self.signal(session, request, step),
             RoomInput::SessionClosed { session } => self.session_closed(session, step),
             RoomInput::Shard(event) => self.shard_event(event, step),
@@ -259,6 +262,23 @@ impl Room {
     /// Everybody in the room, hidden participants as well: for administrators.
     pub fn participants(&self) -> Vec<proto::ParticipantInfo> {
         self.participants.values().map(|p| self.participant_info(p)).collect()
+    }
+
+    /// How many are in the room on each of its shards, hidden participants as well.
+    pub fn population(&self) -> Vec<usize> {
+        let mut counts = vec![0; self.hosts.len()];
+        for p in self.participants.values() {
+            if let Some(count) = counts.get_mut(usize::from(p.transports.shard.0)) {
+                *count += 1;
+            }
+        }
+        counts
+    }
+
+    /// The shard that a transport is placed on.
+    pub fn shard_of(&self, peer: PeerId) -> Option<ShardId> {
+        let p = self.participants.get(self.peers.get(&peer)?)?;
+        Some(p.transports.shard)
     }
 
     /// The room is over and takes no further input.

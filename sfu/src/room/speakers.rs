@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use livekit_protocol as proto;
 use proto::signal_response::Message;
 use sfu_media::command::AudioLevel;
-use sfu_media::ids::TrackId;
+use sfu_media::ids::{ShardId, TrackId};
 
 use super::participant::Key;
 use super::{Room, Step};
@@ -27,7 +27,8 @@ const SILENCE: Duration = Duration::from_millis(700);
 pub(super) struct Speakers {
     levels: HashMap<TrackId, f32>,
     told: BTreeMap<Key, (String, f32)>,
-    last_report: Option<Instant>,
+    /// When each of the room's shards reported last.
+    last_report: BTreeMap<ShardId, Instant>,
 }
 
 impl Speakers {
@@ -38,7 +39,7 @@ impl Speakers {
     /// When silence is to be concluded.
     pub(super) fn deadline(&self) -> Option<Instant> {
         let pending = !self.told.is_empty() || !self.levels.is_empty();
-        self.last_report.filter(|_| pending).map(|at| at + SILENCE)
+        self.last_report.values().min().filter(|_| pending).map(|at| *at + SILENCE)
     }
 
     /// Who speaks now, for a client that comes back.
@@ -48,11 +49,15 @@ impl Speakers {
         (!speakers.is_empty()).then_some(proto::SpeakersChanged { speakers })
     }
 
-    fn smooth(&mut self, report: &HashMap<TrackId, f32>) {
+    /// Takes a report of a shard; `is_there` tells which tracks it is about.
+    fn smooth(&mut self, report: &HashMap<TrackId, f32>, is_there: impl Fn(TrackId) -> bool) {
         for track in report.keys() {
             self.levels.entry(*track).or_insert(0.0);
         }
         self.levels.retain(|track, smoothed| {
+            if !is_there(*track) {
+                return true;
+            }
             let level = report.get(track).copied().unwrap_or(0.0);
             *smoothed += (level - *smoothed) * SMOOTHING;
             *smoothed > linear(127)
@@ -81,11 +86,21 @@ impl Room {
                 (l.track, linear(l.level) * if speech { 1.0 } else { share })
             })
             .collect();
-        self.speakers.smooth(&heard);
+        // A report is of one shard, and names all of its tracks that are not silent.
+        let Some(shard) = levels.iter().find_map(|level| self.home(level.track)) else { return };
+        let mut speakers = std::mem::take(&mut self.speakers);
+        speakers.smooth(&heard, |track| self.home(track) == Some(shard));
+        self.speakers = speakers;
         if !self.speakers.levels.is_empty() || !self.speakers.told.is_empty() {
-            self.speakers.last_report = Some(step.now.instant);
+            self.speakers.last_report.insert(shard, step.now.instant);
         }
         self.tell_speakers(step);
+    }
+
+    /// The shard that a track's publisher is on.
+    fn home(&self, track: TrackId) -> Option<ShardId> {
+        let publisher = self.tracks.get(&track)?.publisher;
+        Some(self.participants.get(&publisher)?.transports.shard)
     }
 
     /// A muted track is silent at once.
@@ -96,11 +111,15 @@ impl Room {
     }
 
     pub(super) fn expire_speakers(&mut self, step: &mut Step<'_>) {
-        if self.speakers.deadline().is_some_and(|at| at <= step.now.instant) {
-            self.speakers.levels.clear();
-            self.speakers.last_report = None;
-            self.tell_speakers(step);
+        if self.speakers.deadline().is_none_or(|at| at > step.now.instant) {
+            return;
         }
+        let mut speakers = std::mem::take(&mut self.speakers);
+        speakers.last_report.retain(|_, at| *at + SILENCE > step.now.instant);
+        let Speakers { levels, last_report, .. } = &mut speakers;
+        levels.retain(|track, _| self.home(*track).is_some_and(|shard| last_report.contains_key(&shard)));
+        self.speakers = speakers;
+        self.tell_speakers(step);
     }
 
     fn tell_speakers(&mut self, step: &mut Step<'_>) {

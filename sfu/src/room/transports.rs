@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use sfu_media::command::{
     DataChannelSpec, DataLabel, IceCredentials, ReceiveSection, RemoteTransport, ShardCommand,
 };
-use sfu_media::ids::{Mid, PeerId, Ssrc};
+use sfu_media::ids::{Mid, PeerId, ShardId, Ssrc};
 
 use super::api::MediaHost;
 use super::sdp::{CodecPolicy, LocalTransport, Negotiation, RemoteTrack, Role};
@@ -162,6 +162,8 @@ impl Connection {
 
 /// The PeerConnections of one participant.
 pub(super) struct Transports {
+    /// Both are there.
+    pub(super) shard: ShardId,
     /// The one that the client offers: it publishes there, and with `/rtc/v1` it receives there as well.
     pub(super) publisher: Connection,
     /// The one that the relay offers. `None` with `/rtc/v1`.

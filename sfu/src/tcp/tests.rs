@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::frame::framed;
 use super::*;
+use crate::crossbar::Crossbar;
 use crate::shard_thread::{ShardThread, ShardThreadConfig};
 
 const PWD: &str = "password-of-the-relay-0123456789";
@@ -34,6 +35,7 @@ impl Relay {
             pin: false,
             shard: ShardConfig::new(Arc::new(DtlsCertificate::generate().unwrap())),
             seed: 1,
+            crossbar: Crossbar::build(1).unwrap().remove(0),
         };
         let shard = ShardThread::spawn(config, sender).unwrap();
         let limits = TcpLimits { total, per_address: 1000 };

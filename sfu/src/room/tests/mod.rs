@@ -7,5 +7,6 @@ mod joins;
 mod large;
 mod layers;
 mod random;
+mod shards;
 mod tracks;
 mod world;

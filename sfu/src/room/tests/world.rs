@@ -14,7 +14,7 @@ use sfu_control::token::{Claims, VideoGrants};
 use sfu_media::command::{
     CloseReason, DataLabel, Fingerprint, MediaKind, ShardCommand, ShardEvent, SubscriptionTarget, TrackPolicy,
 };
-use sfu_media::ids::{PeerId, SubId, TrackId};
+use sfu_media::ids::{PeerId, ShardId, SubId, TrackId};
 
 use super::client::Client;
 use crate::room::{
@@ -136,6 +136,8 @@ pub(super) struct World {
     pub(super) elapsed: Duration,
     start: Instant,
     next: u64,
+    /// Where whoever joins next is placed.
+    pub(super) place: ShardId,
 }
 
 pub(super) fn grants() -> VideoGrants {
@@ -156,7 +158,12 @@ impl World {
             ufrag_prefix: "0/".into(),
         };
         let now = Now { instant: start, unix: Duration::from_secs(1_800_000_000) };
-        let room = Room::new("visit", config, host, Arc::new(IdSource::new()), [42; 32], now);
+        let other = MediaHost {
+            candidates: vec!["127.0.0.1:4001".parse().expect("an address")],
+            ufrag_prefix: "1/".into(),
+            ..host.clone()
+        };
+        let room = Room::new("visit", config, [host, other].into(), Arc::new(IdSource::new()), [42; 32], now);
         Self {
             room,
             shard: Shard::default(),
@@ -171,6 +178,7 @@ impl World {
             elapsed: Duration::ZERO,
             start,
             next: 1,
+            place: ShardId(0),
         }
     }
 
@@ -284,7 +292,8 @@ impl World {
         self.next += 1;
         let client = Client::new(&claims.identity, session, open.single_peer_connection);
         self.clients.insert(session, client);
-        self.input(RoomInput::Join { session, token: claims, open });
+        let shard = self.place;
+        self.input(RoomInput::Join { session, shard, token: claims, open });
         session
     }
 
