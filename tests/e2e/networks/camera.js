@@ -2,6 +2,9 @@
 import { closeSync, openSync, writeSync } from 'node:fs';
 
 const [WIDTH, HEIGHT, FPS, FRAMES] = [1280, 720, 15, 30];
+// A texture of tiles of so many cells. It moves by exactly one tile in all frames, so that the film's end is no cut.
+const TILE = 15;
+const DRIFT = (TILE * 8) / FRAMES;
 
 /** Writes the film as YUV4MPEG2; Chromium repeats it for ever. */
 export function writeFilm(path) {
@@ -14,12 +17,12 @@ export function writeFilm(path) {
   writeSync(file, `YUV4MPEG2 W${WIDTH} H${HEIGHT} F${FPS}:1 Ip A1:1 C420jpeg\n`);
   const luma = Buffer.alloc(WIDTH * HEIGHT);
   const chroma = Buffer.alloc((WIDTH / 2) * (HEIGHT / 2) * 2, 128);
-  const cells = Uint8Array.from({ length: (WIDTH / 8) * (HEIGHT / 8) * 4 }, () => 60 + (random() % 130));
+  const cells = Uint8Array.from({ length: TILE * TILE }, () => 60 + (random() % 130));
   for (let frame = 0; frame < FRAMES; frame += 1) {
     for (let y = 0; y < HEIGHT; y += 1) {
       for (let x = 0; x < WIDTH; x += 1) {
         // A texture that drifts, and grain on a moving half of the picture.
-        const cell = cells[(((y + frame * 2) >> 3) * (WIDTH / 8) + ((x + frame * 3) >> 3)) % cells.length];
+        const cell = cells[(((y + frame * DRIFT) >> 3) % TILE) * TILE + (((x + frame * DRIFT) >> 3) % TILE)];
         const grain = ((x >> 6) + (y >> 6) + frame) % 2 === 0 ? (random() % 17) - 8 : 0;
         luma[y * WIDTH + x] = cell + grain;
       }
