@@ -233,7 +233,7 @@ const cases = {
 
   /** A link on which not even the lowest layer fits, and a good one again. */
   async pause({ browsers, host, clients, proxy }) {
-    const name = 'a link of 150 kbit/s for 20 s';
+    const name = 'a link of 100 kbit/s for 20 s';
     const [client] = clients.viewers;
     client.rate(3_000_000);
     proxy.delay(client, 50);
@@ -250,8 +250,8 @@ const cases = {
       }
       return 999;
     };
-    // A voice with its redundancy takes some 90 kbit/s of it.
-    client.rate(150_000);
+    // A voice with its redundancy takes some 75 kbit/s of it, and every fourth frame of the smallest picture 40.
+    client.rate(100_000);
     figure(name, 's until the page is told that the track is paused', await until(20, async () => (await viewer.state()) === 'paused'), '<= 5');
     await sleep(5000);
     const sampler = client.sample();

@@ -4,35 +4,42 @@ use std::time::{Duration, Instant};
 
 /// Spatial layers inside one stream, and temporal layers, at most.
 const LAYERS: usize = 4;
-/// Frames come in bursts and key frames are large, so a rate is of a second ..
-const WINDOW: Duration = Duration::from_secs(1);
-/// .. in steps of a tenth.
-const BUCKETS: usize = 10;
+/// Steps in which bytes are forgotten.
 const BUCKET: Duration = Duration::from_millis(100);
+/// A layer without packets for so many of them is not there any more.
+const GONE_AFTER: u64 = 10;
 /// A rate counts when it was measured for so long: the key frame at the start says little.
 const KNOWN_AFTER: Duration = Duration::from_millis(500);
 
 /// Bytes of one tenth of a second by spatial and temporal layer.
 type Bytes = [[u32; LAYERS]; LAYERS];
 
-/// The rates of the layers inside one stream over the last second.
+/// The rates of the layers inside one stream over the last so many tenths of a second.
 #[derive(Debug)]
-pub struct LayerRates {
-    buckets: [Bytes; BUCKETS],
+pub struct LayerRates<const TENTHS: usize> {
+    buckets: [Bytes; TENTHS],
     sum: Bytes,
     /// The tenth of a second, counted from `since`, that the newest bucket is of.
     newest: u64,
+    /// Until which one each layer counts as being there.
+    there_until: [[u64; LAYERS]; LAYERS],
     /// When the first packet came after a silence.
     since: Option<Instant>,
 }
 
-impl Default for LayerRates {
+impl<const TENTHS: usize> Default for LayerRates<TENTHS> {
     fn default() -> Self {
-        Self { buckets: [Bytes::default(); BUCKETS], sum: Bytes::default(), newest: 0, since: None }
+        Self {
+            buckets: [Bytes::default(); TENTHS],
+            sum: Bytes::default(),
+            newest: 0,
+            there_until: Default::default(),
+            since: None,
+        }
     }
 }
 
-impl LayerRates {
+impl<const TENTHS: usize> LayerRates<TENTHS> {
     /// Counts a packet of a layer by what it takes on the wire.
     pub fn record(&mut self, spatial: u8, temporal: u8, bytes: usize, now: Instant) {
         self.advance(now);
@@ -43,10 +50,11 @@ impl LayerRates {
         let (spatial, temporal) =
             (usize::from(spatial).min(LAYERS - 1), usize::from(temporal).min(LAYERS - 1));
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let place = (self.newest % BUCKETS as u64) as usize;
+        let place = (self.newest % TENTHS as u64) as usize;
         for counter in [&mut self.buckets[place], &mut self.sum] {
             counter[spatial][temporal] = counter[spatial][temporal].saturating_add(bytes);
         }
+        self.there_until[spatial][temporal] = self.newest + GONE_AFTER;
     }
 
     /// What everything up to this layer takes, in bits per second. `None` before half a second of packets.
@@ -61,7 +69,7 @@ impl LayerRates {
         let bytes: u64 = rows.flat_map(|row| &row[..=up_to(temporal)]).map(|bytes| u64::from(*bytes)).sum();
         // The newest bucket is not over yet.
         let into = span.as_nanos() as u64 % BUCKET.as_nanos() as u64;
-        let whole = (WINDOW - BUCKET).as_nanos() as u64 + into;
+        let whole = (TENTHS as u64 - 1) * BUCKET.as_nanos() as u64 + into;
         Some(bytes * 8 * 1_000_000_000 / whole.min(span.as_nanos() as u64).max(1))
     }
 
@@ -69,8 +77,9 @@ impl LayerRates {
     /// nothing came.
     pub fn highest(&mut self, now: Instant) -> Option<(u8, u8)> {
         self.advance(now);
-        let spatial = self.sum.iter().rposition(|row| row.iter().any(|bytes| *bytes > 0))?;
-        let temporal = (0..LAYERS).rfind(|t| self.sum.iter().any(|row| row[*t] > 0))?;
+        let is_there = |until: &u64| *until > self.newest;
+        let spatial = self.there_until.iter().rposition(|row| row.iter().any(is_there))?;
+        let temporal = (0..LAYERS).rfind(|t| self.there_until.iter().any(|row| is_there(&row[*t])))?;
         Some((spatial as u8, temporal as u8))
     }
 
@@ -78,16 +87,22 @@ impl LayerRates {
     fn advance(&mut self, now: Instant) {
         let Some(since) = self.since else { return };
         let at = (now.saturating_duration_since(since).as_nanos() / BUCKET.as_nanos()) as u64;
-        if at >= self.newest + BUCKETS as u64 {
+        if at >= self.newest + TENTHS as u64 {
             *self = Self::default();
+            return;
+        }
+        if self.newest == at {
             return;
         }
         while self.newest < at {
             self.newest += 1;
-            let old = std::mem::take(&mut self.buckets[(self.newest % BUCKETS as u64) as usize]);
+            let old = std::mem::take(&mut self.buckets[(self.newest % TENTHS as u64) as usize]);
             for (sum, old) in self.sum.iter_mut().flatten().zip(old.iter().flatten()) {
                 *sum = sum.saturating_sub(*old);
             }
+        }
+        if self.sum == Bytes::default() {
+            *self = Self::default();
         }
     }
 }
@@ -103,7 +118,7 @@ mod tests {
     #[test]
     fn a_steady_stream_has_its_rate_by_layer() {
         let t = crate::sim::clock::epoch();
-        let mut rates = LayerRates::default();
+        let mut rates = LayerRates::<20>::default();
         assert_eq!((rates.up_to(0, 0, t), rates.highest(t)), (None, None));
         // 40 frames a second, every other one in the upper temporal layer: 500 and 250 bytes.
         for frame in 0..200u64 {
@@ -123,15 +138,15 @@ mod tests {
         }
         assert_eq!(rates.highest(t + ms(5000)), Some((0, 1)));
         assert_eq!(rates.highest(t + ms(6000)), None, "a silent stream has none");
-        assert_eq!(rates.up_to(0, 0, t + ms(6000)), None);
+        assert_eq!(rates.up_to(0, 0, t + ms(7000)), None);
     }
 
     #[test]
-    fn a_rate_follows_within_a_second_and_starts_afresh_after_silence() {
+    fn a_rate_follows_within_its_window_and_starts_afresh_after_silence() {
         let t = crate::sim::clock::epoch();
-        let mut rates = LayerRates::default();
+        let mut rates = LayerRates::<20>::default();
         for at in 0..3000u64 {
-            rates.record(1, 0, if at < 1500 { 125 } else { 25 }, t + ms(at));
+            rates.record(1, 0, if at < 1000 { 125 } else { 25 }, t + ms(at));
         }
         let now = t + ms(2999);
         assert!((195_000..205_000).contains(&rates.up_to(1, 0, now).unwrap()));

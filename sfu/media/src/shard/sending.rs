@@ -124,7 +124,7 @@ pub(crate) struct Sending {
     rest_until: Option<Instant>,
     pub(super) allocator: Allocator,
     /// Audio in layer 0, repairs in layer 1: what goes off the budget before video.
-    fixed: LayerRates,
+    fixed: LayerRates<10>,
     shared: Shared,
     /// The path was known well enough once: pauses may come, packets are paced.
     started: bool,

@@ -14,6 +14,10 @@ use crate::ids::{Mid, ShardId, SpeakerGroup, TrackId};
 use crate::inbound::{InboundStream, LayerRates};
 use crate::outbound::MAX_STREAMS;
 
+/// Layers are measured over so many tenths of a second. After a key frame a small layer's encoder saves for a second: either alone
+/// says nothing of what the layer takes.
+const TENTHS: usize = 20;
+
 /// Names a [`Track`] in its shard.
 pub(crate) type TrackKey = Key<Track>;
 /// Names a [`Stream`] in its shard.
@@ -118,7 +122,7 @@ pub(crate) struct Stream {
     pub(crate) layer: u8,
     pub(crate) inbound: InboundStream,
     /// What its layers take, as sent on to a subscriber.
-    pub(crate) rates: LayerRates,
+    pub(crate) rates: LayerRates<TENTHS>,
     /// Room logic knows that it is live.
     pub(crate) announced: bool,
 }
