@@ -13,6 +13,9 @@ const BURST: Duration = Duration::from_millis(10);
 const MIN_BURST: u64 = 2500;
 /// What waits is sent faster when it would else take longer than this. A large key frame is worth more than its delay.
 const MAX_DRAIN: Duration = Duration::from_millis(500);
+/// What passed by is made up for, but not more than this: a voice that takes more than the rate for seconds, while a long queue
+/// drains, would hold back video for as long again.
+const MAX_DEBT: Duration = Duration::from_millis(500);
 /// Retransmissions that wait at most; the receiver asks again for the rest.
 const MAX_RETRANSMISSIONS: usize = 256;
 /// Packets that wait at most.
@@ -110,9 +113,10 @@ impl<T: Copy + PartialEq> Pacer<T> {
 
     /// So many bytes were sent, whatever they were.
     pub fn sent(&mut self, bytes: usize, now: Instant) {
-        if self.rate.is_some() {
+        if let Some(rate) = self.rate {
             self.settle(now);
-            self.debt += bytes as u64;
+            let most = bytes_in(MAX_DEBT, rate).max(MIN_BURST);
+            self.debt = (self.debt + bytes as u64).min(most.max(self.debt));
         }
     }
 
@@ -219,7 +223,11 @@ impl<T: Copy + PartialEq> Pacer<T> {
 }
 
 fn burst(rate: u64) -> u64 {
-    (rate / 8 * BURST.as_millis() as u64 / 1000).max(MIN_BURST)
+    bytes_in(BURST, rate).max(MIN_BURST)
+}
+
+fn bytes_in(time: Duration, rate: u64) -> u64 {
+    rate / 8 * time.as_millis() as u64 / 1000
 }
 
 fn time_for(bytes: u64, rate: u64) -> Duration {
@@ -300,6 +308,20 @@ mod tests {
         }
         assert_eq!(left_at.len(), 100);
         assert!(left_at[60] < 600, "{left_at:?}");
+    }
+
+    #[test]
+    fn what_passed_by_for_long_holds_back_for_half_a_second() {
+        let t = crate::sim::clock::epoch();
+        let mut pacer = Pacer::<u32>::default();
+        pacer.set_rate(Some(50_000), t);
+        // A voice of 80 kbit/s for eight seconds.
+        for at in 0..400 {
+            pacer.sent(200, t + ms(20 * at));
+        }
+        let end = t + ms(8000);
+        assert!(pacer.must_wait(end) && pacer.drain_time() <= ms(500), "{:?}", pacer.drain_time());
+        assert!(!pacer.must_wait(end + ms(500)));
     }
 
     #[test]
