@@ -102,6 +102,7 @@ define run-benches
 $(CARGO) bench --quiet --locked -p benches --bench parse --bench srtp --bench forward --bench udp -- --quiet --warm-up-time 0.3 --measurement-time 0.7 >&2 && \
 { ulimit -n 8192 2>/dev/null || ulimit -n "$$(ulimit -Hn)"; } && \
 $(CARGO) bench --quiet --locked -p benches --bench shard_fanout -- $(1) $(ARGS) && \
+$(CARGO) bench --quiet --locked -p benches --bench scaling -- $(1) $(ARGS) && \
 $(CARGO) run --quiet --release --locked -p benches --bin bench-report -- $(1)
 endef
 

@@ -21,14 +21,15 @@ use sfu_media::command::{
     Codec, CodecParams, Extension, ExtensionMap, IceCredentials, MediaKind, ReceiveSection, SendSection,
     ShardCommand, SsrcPair, SubscriptionTarget, TrackPolicy,
 };
-use sfu_media::ids::{Mid, PeerId, Pt, Ssrc, SubId, TrackId};
+use sfu_media::ids::{Mid, PeerId, Pt, ShardId, Ssrc, SubId, TrackId};
+use sfu_media::relay::link::Links;
 use sfu_media::rtcp::{TwccArrival, write_twcc};
 use sfu_media::shard::{Shard, ShardConfig};
 use sfu_media::sim::bot::Bot;
 use sfu_media::stats::ShardStats;
 use sfu_media::transport::DtlsCertificate;
 use sfu_media::tx::TxQueue;
-use sfu_udp::{RecvBatch, UdpSocket, UdpSocketConfig};
+use sfu_udp::{RecvBatch, UdpSocket, UdpSocketConfig, Waker};
 
 use crate::packets::{OPUS, Stream, VP8, VP8_RTX, ext};
 use crate::timing::CpuClock;
@@ -48,6 +49,13 @@ const VIDEO_SSRC: u32 = 0x1111_0001;
 const AUDIO_SSRC: u32 = 0x1111_0002;
 const VIDEO: TrackId = TrackId(1);
 const AUDIO: TrackId = TrackId(2);
+const POLICY: TrackPolicy = TrackPolicy { require_encryption: true, muted: false };
+
+/// Where the publisher lives, and where others do.
+const HOME: ShardId = ShardId(0);
+const GUEST: ShardId = ShardId(1);
+/// The other shard is never so late.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// One subscriber.
 struct Receiver {
@@ -60,8 +68,20 @@ struct Receiver {
     waiting: Vec<Instant>,
 }
 
+/// Which part of a room a call has.
+#[derive(Debug)]
+pub enum Side {
+    /// All of it.
+    Alone,
+    /// The publisher and some of the subscribers; the rest lives on a shard that this wakes.
+    Home(Links, Waker),
+    /// Subscribers of a publisher on another shard, which this is woken for.
+    Guest(Links, Waker),
+}
+
 /// See the module's documentation.
 pub struct Call {
+    side: Side,
     shard: Shard,
     tx: TxQueue,
     relay: Rc<RefCell<UdpSocket>>,
@@ -114,7 +134,14 @@ impl Call {
     /// # Errors
     /// When sockets cannot be had (a subscriber takes one file descriptor), or a client does not connect.
     pub fn new(receivers: usize) -> Result<Self> {
-        let now = Instant::now();
+        Self::of(Side::Alone, receivers, Instant::now())
+    }
+
+    /// The same of one side of a room, whose time begins at `now`.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn of(side: Side, receivers: usize, now: Instant) -> Result<Self> {
         let certificate = Arc::new(DtlsCertificate::generate()?);
         let fingerprint = certificate.fingerprint();
         let mut config = UdpSocketConfig::new(SocketAddr::from(([127, 0, 0, 1], 0)));
@@ -130,6 +157,7 @@ impl Call {
             runs.borrow_mut().extend(tx.runs().iter().map(|run| (run.dst, run.datagrams())));
         };
         let mut call = Self {
+            side,
             shard: Shard::new(ShardConfig::new(certificate), 1, now, Duration::from_secs(1_700_000_000)),
             tx: TxQueue::with_outlet(SEND_AT, outlet),
             relay,
@@ -171,7 +199,10 @@ impl Call {
         }
         let connected = (0..=receivers).filter(|index| call.bot(*index).is_connected()).count();
         ensure!(connected == receivers + 1, "{connected} of {} clients connected", receivers + 1);
-        call.publish();
+        match &call.side {
+            Side::Guest(..) => call.publish_relayed(),
+            Side::Alone | Side::Home(..) => call.publish(),
+        }
         call.subscribe();
         Ok(call)
     }
@@ -238,6 +269,10 @@ impl Call {
     /// As [`Self::warm_up`].
     pub fn turn_of(&mut self, frame: usize, payload: usize, key: bool, audio: bool) -> Result<u64> {
         let before = self.shard.stats().rtp_out;
+        if matches!(self.side, Side::Guest(..)) {
+            self.take_relayed(frame)?;
+            return Ok(self.shard.stats().rtp_out - before);
+        }
         self.frames += 1;
         let stream = if audio { &mut self.audio } else { &mut self.video };
         for packet in stream.frame(frame, payload, key, &mut self.numbers) {
@@ -256,10 +291,37 @@ impl Call {
             left = left.saturating_sub(taken);
             self.sent();
         }
+        self.pass_frame();
+        Ok(self.shard.stats().rtp_out - before)
+    }
+
+    /// Waits for the other shard to hand over the packets of a frame, and forwards them.
+    fn take_relayed(&mut self, frame: usize) -> Result<()> {
+        let before = self.shard.stats().relayed_in;
+        while self.shard.stats().relayed_in - before < frame as u64 {
+            let Self { side, relay, shard, tx, now, forwarding, .. } = self;
+            let Side::Guest(links, waker) = side else { return Ok(()) };
+            let start = sfu_udp::thread_cpu_time();
+            let ready = relay.borrow().wait(waker, Some(LONGEST_WAIT), false)?;
+            std::hint::black_box(Instant::now());
+            while let Some((from, mut batch)) = links.receive() {
+                shard.handle_relay(from, &mut batch, tx, *now);
+                links.give_back(from, batch);
+            }
+            relay.borrow_mut().send(tx);
+            forwarding.stop(start);
+            ensure!(ready.woken, "the other shard handed nothing over");
+            self.sent();
+        }
+        self.pass_frame();
+        Ok(())
+    }
+
+    /// What is due until the next frame.
+    fn pass_frame(&mut self) {
         let end = self.now + FRAME_EVERY;
         self.timers(end);
         self.give_feedback();
-        Ok(self.shard.stats().rtp_out - before)
     }
 
     /// Lets a function that the counter of instructions knows by name do what follows.
@@ -275,11 +337,25 @@ impl Call {
 
     /// Receives what is there, forwards and sends it: the turn of the relay's thread. Returns the datagrams received.
     fn take_batch(&mut self) -> Result<usize> {
-        let Self { relay, batch, shard, tx, now, .. } = self;
+        let Self { side, relay, batch, shard, tx, now, .. } = self;
         relay.borrow().recv_batch(batch)?;
         std::hint::black_box(Instant::now());
         let before = shard.stats().datagrams_in;
         shard.handle_datagrams(batch.datagrams(), tx, *now);
+        if let Side::Home(links, waker) = side {
+            while let Some((to, batch)) = shard.poll_relay(|to| links.has_room(to)) {
+                links.send(to, batch);
+                waker.wake();
+            }
+            while let Some(batch) = links.returned() {
+                shard.give_back(batch);
+            }
+            // What the other one asks for.
+            while let Some((from, mut batch)) = links.receive() {
+                shard.handle_relay(from, &mut batch, tx, *now);
+                links.give_back(from, batch);
+            }
+        }
         relay.borrow_mut().send(tx);
         Ok((shard.stats().datagrams_in - before) as usize)
     }
@@ -291,6 +367,7 @@ impl Call {
 
     /// Lets the clock run to `end` with all that the shard does by it.
     fn timers(&mut self, end: Instant) {
+        self.ask_home();
         while let Some(at) = self.shard.poll_timeout().filter(|at| *at <= end) {
             self.now = self.now.max(at);
             let Self { relay, shard, tx, now, forwarding, .. } = self;
@@ -306,6 +383,18 @@ impl Call {
             self.sent();
         }
         self.now = end;
+    }
+
+    /// Hands the home of the tracks what is asked of it.
+    fn ask_home(&mut self) {
+        let Self { side, shard, .. } = self;
+        let Side::Guest(links, _) = side else { return };
+        while let Some((to, batch)) = shard.poll_relay(|to| links.has_room(to)) {
+            links.send(to, batch);
+        }
+        while let Some(batch) = links.returned() {
+            shard.give_back(batch);
+        }
     }
 
     /// What the clients send by themselves, and feedback where it is due.
@@ -428,9 +517,17 @@ impl Call {
         ];
         let peer = PeerId(0);
         self.command(ShardCommand::SetReceive { peer, sections });
-        let policy = TrackPolicy { require_encryption: true, muted: false };
         for (track, mid) in [(VIDEO, mid("video")), (AUDIO, mid("audio"))] {
-            self.command(ShardCommand::Publish { peer, mid, track, policy });
+            self.command(ShardCommand::Publish { peer, mid, track, policy: POLICY });
+            if matches!(self.side, Side::Home(..)) {
+                self.command(ShardCommand::StartRelay { track, to: GUEST });
+            }
+        }
+    }
+
+    fn publish_relayed(&mut self) {
+        for (track, kind) in [(VIDEO, MediaKind::Video), (AUDIO, MediaKind::Audio)] {
+            self.command(ShardCommand::PublishRelayed { track, from: HOME, kind, policy: POLICY });
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod call;
 pub mod floor;
 pub mod packets;
+pub mod pair;
 pub mod timing;
 
 /// What a publisher sends at once, and to how many.
