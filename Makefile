@@ -138,6 +138,11 @@ loadtest: build ## run the load tester against a relay of its own on loopback
 loadtest-capacity: build ## find what that relay carries on this machine; the tester shares its cores
 	@loadtest/local.sh capacity --participants 4 --video 720p --audio $(LOAD_CAPACITY)
 
+# As root: network namespaces.
+.PHONY: loadtest-machines
+loadtest-machines: build ## three load testers on machines of their own, one of them far away, make one run
+	@loadtest/machines.sh
+
 .PHONY: clean
 clean: ## remove everything that was built
 	rm -rf target client/dist client/node_modules tests/e2e/node_modules .venv run

@@ -54,6 +54,10 @@ fn a_run_writes_its_reports_and_ends_as_they_say() {
     let text = said(&first);
     let report: Report = serde_json::from_str(&read(&folder.join("a.json"))).expect(&text);
     assert_eq!((report.joins.joined, report.joins.failed), (8, 0), "{text}");
+    assert!(
+        text.contains("   0/10 s ") && !text.contains('\x1b'),
+        "lines where there is no terminal: {text}"
+    );
     assert_eq!(first.status.code(), Some(status(&report)), "{text}");
     let relay = report.relay.as_ref().unwrap();
     assert!(relay.cpu_cores.unwrap() > 0.0 && relay.memory.unwrap() > 1e6, "{relay:?}");
@@ -117,4 +121,27 @@ fn an_interrupted_run_is_not_valid() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", said(&output));
     assert!(said(&output).contains("INVALID the run was interrupted"), "{}", said(&output));
+}
+
+#[test]
+fn on_a_terminal_one_line_is_drawn_over_and_gone_at_the_end() {
+    let host = Host::start(false);
+    let run = format!("{} run --url $URL --audio --ramp 0s --duration 2s", env!("CARGO_BIN_EXE_loadtest"));
+    // `script` gives it a terminal for all of its output.
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--command", &format!("stty cols 40; {run}"), "/dev/null"])
+        .env("LIVEKIT_API_KEY", KEY)
+        .env("LIVEKIT_API_SECRET", SECRET)
+        .env("URL", &host.url)
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = said(&output);
+    let (view, summary) = text.split_once("rooms: 1 rooms").expect(&text);
+    let drawn = view.matches("\r\x1b[2K\x1b[?7l[").count();
+    assert!(drawn >= 3 && view.matches("\x1b[?7h").count() == drawn, "{drawn}: {text:?}");
+    // Nothing of it is left, and it has never gone on in the next line.
+    assert!(view.trim_end().ends_with("\r\x1b[2K") && view.matches('\n').count() <= 1, "{view:?}");
+    assert!(!summary.contains('\x1b') && summary.contains("frames received"), "{summary}");
 }

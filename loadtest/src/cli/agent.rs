@@ -10,11 +10,11 @@ use super::run::stop_signal;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Address to wait on for a coordinator.
-    #[arg(long, default_value_t = LISTEN)]
+    /// Address to wait on for a coordinator: one that it reaches, of a network that few others do.
+    #[arg(long, default_value_t = LISTEN, value_name = "ADDRESS:PORT")]
     listen: SocketAddr,
-    /// Secret that agents and coordinator share, at least 16 characters.
-    #[arg(long, env = "LOADTEST_AGENT_SECRET", hide_env_values = true)]
+    /// Secret that agents and coordinator share, at least 16 characters: `openssl rand -hex 16` makes one.
+    #[arg(long, value_name = "SECRET", env = "LOADTEST_AGENT_SECRET", hide_env_values = true)]
     agent_secret: String,
 }
 

@@ -22,32 +22,50 @@ pub(crate) struct Args {
     output: Output,
     #[command(flatten)]
     objectives: Objectives,
-    /// What grows.
+    #[command(flatten)]
+    steps: Steps,
+}
+
+/// How the search goes.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Search")]
+struct Steps {
+    /// What grows: the number of rooms, or of participants of the last role in each.
     #[arg(long, value_enum, default_value_t)]
     grow: Grow,
     /// First size.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_name = "COUNT")]
     start: u32,
     /// Largest size.
-    #[arg(long, default_value_t = 1000)]
+    #[arg(long, default_value_t = 1000, value_name = "COUNT")]
     max: u32,
     /// Stop when what held and what did not are as near as this, in percent.
     #[arg(long, default_value_t = 5.0, value_name = "PERCENT")]
     tolerance: f64,
     /// Pause between steps, for the server to forget the last one.
-    #[arg(long, default_value = "2s")]
+    #[arg(long, default_value = "2s", value_name = "TIME")]
     pause: Span,
 }
+
+pub(crate) const EXAMPLES: &str = "\
+Doubles the size until an objective breaks, then halves the gap between what held and what did not.
+
+Examples (LIVEKIT_API_KEY and LIVEKIT_API_SECRET are set):
+  loadtest capacity --url wss://visit.example.org --participants 4 --max 400 --html capacity.html
+  loadtest capacity --url wss://visit.example.org --scenario webinar --grow participants --start 50
+  loadtest capacity --url wss://visit.example.org --agent 10.0.0.7:7990 --agent 10.0.0.8:7990
+
+Exit status: 0 the relay's limit was found, 2 nothing could be run, 3 the limit found is the testers' or --max.";
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let base = args.what.scenario_lasting(Some(Span::ms(20_000)))?;
     let target = args.server.target()?;
-    let mut search = Search::new(args.start, args.max, args.tolerance / 100.0);
-    let mut found = Capacity { scenario: base.name.clone(), grow: args.grow, steps: Vec::new() };
+    let mut search = Search::new(args.steps.start, args.steps.max, args.steps.tolerance / 100.0);
+    let mut found = Capacity { scenario: base.name.clone(), grow: args.steps.grow, steps: Vec::new() };
     let stop = stop_signal();
     let (mut shown, mut shown_holds): (Option<Report>, bool) = (None, false);
     while let Some(size) = search.next() {
-        let scenario = args.grow.scale(&base, size);
+        let scenario = args.steps.grow.scale(&base, size);
         if !args.output.quiet {
             eprintln!(
                 "size {size}: {} rooms, {} participants",
@@ -86,7 +104,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         if *stop.borrow() {
             break;
         }
-        tokio::time::sleep(args.pause.get()).await;
+        tokio::time::sleep(args.steps.pause.get()).await;
     }
     print!("{}", found.summary());
     save(args.output.json.as_deref(), || Ok(serde_json::to_string_pretty(&found)?))?;

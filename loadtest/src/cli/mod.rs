@@ -12,9 +12,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Drives a relay from outside and says what it carries.
+/// Joins a relay with participants that talk and watch as in visits, and says what they got and what it carries.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, after_help = "Begin with: loadtest run --list-scenarios")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
@@ -23,10 +23,12 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Runs a scenario and holds what participants got against objectives.
+    #[command(after_help = run::EXAMPLES)]
     Run(run::Args),
     /// Raises the load until an objective breaks, and says how much the relay carries and why not more.
+    #[command(after_help = capacity::EXAMPLES)]
     Capacity(capacity::Args),
-    /// Waits for a coordinator (`run --agent`) and runs its share of the participants on this machine.
+    /// Waits for a coordinator (`--agent` of `run` and `capacity`) and runs its share of the participants on this machine.
     Agent(agent::Args),
     /// Sets two runs (`--json` of each) side by side.
     Compare(compare::Args),

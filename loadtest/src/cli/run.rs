@@ -16,8 +16,17 @@ use tokio::sync::watch;
 use super::progress::View;
 use super::{BROKEN, HOLDS, INVALID};
 
+pub(crate) const EXAMPLES: &str = "\
+Examples (LIVEKIT_API_KEY and LIVEKIT_API_SECRET are set):
+  loadtest run --url ws://127.0.0.1:7880 --scenario one-to-one
+  loadtest run --url wss://visit.example.org --rooms 25 --participants 4 --video 720p --audio --html run.html
+  loadtest run --scenario webinar --print-scenario > mine.toml
+
+Exit status: 0 all objectives hold, 1 one is broken, 2 the run could not be made, 3 the run is not valid.";
+
 /// The server under test.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Server")]
 pub(crate) struct Server {
     /// Address of the server, `ws://` or `wss://`.
     #[arg(long)]
@@ -26,61 +35,63 @@ pub(crate) struct Server {
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Name of the API key that the server knows.
-    #[arg(long, env = "LIVEKIT_API_KEY")]
+    #[arg(long, value_name = "KEY", env = "LIVEKIT_API_KEY")]
     api_key: String,
     /// The key's secret.
-    #[arg(long, env = "LIVEKIT_API_SECRET", hide_env_values = true)]
+    #[arg(long, value_name = "SECRET", env = "LIVEKIT_API_SECRET", hide_env_values = true)]
     api_secret: String,
-    /// Where the relay's Prometheus metrics are, for its CPU and packets.
+    /// Where the relay's Prometheus metrics are (Curtain's or LiveKit's names), for its CPU and packets.
     #[arg(long, value_name = "URL")]
     relay_metrics: Option<String>,
     /// Process id of a relay on this machine, for its CPU and memory.
     #[arg(long, value_name = "PID")]
     relay_pid: Option<u32>,
     /// Local address of the media sockets. Without it the one that the system would use to reach the server.
-    #[arg(long)]
+    #[arg(long, value_name = "ADDRESS")]
     local: Option<Ipv4Addr>,
     /// Threads of the tester; 0 is one per core.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
     threads: usize,
 }
 
 /// What is run.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "What is run")]
 pub(crate) struct What {
-    /// A ready scenario (`--list-scenarios`) or a TOML file.
-    #[arg(long)]
+    /// A ready scenario (`loadtest run --list-scenarios`) or a TOML file.
+    #[arg(long, value_name = "NAME|FILE")]
     scenario: Option<String>,
     /// Rooms. With a ready scenario or a file: of each kind.
-    #[arg(long)]
+    #[arg(long, value_name = "COUNT")]
     rooms: Option<u32>,
     /// Participants in each room. With a ready scenario or a file: of the last role.
-    #[arg(long)]
+    #[arg(long, value_name = "COUNT")]
     participants: Option<u32>,
-    /// Everybody has a camera of this size: 180p, 360p, 720p or 1080p.
-    #[arg(long)]
+    /// Everybody has a camera of this size: 180p, 360p, 720p or 1080p. With a ready scenario or a file: those who have one.
+    #[arg(long, value_name = "SIZE")]
     video: Option<Resolution>,
-    /// Everybody has a microphone.
+    /// Everybody has a microphone. With neither --video nor --audio everybody has 720p and a microphone.
     #[arg(long)]
     audio: bool,
-    /// How long is measured.
-    #[arg(long)]
+    /// How long is measured: 90s, 5m [default: the scenario's, or 60s; in a search 20s].
+    #[arg(long, value_name = "TIME")]
     duration: Option<Span>,
-    /// Over how long the joins are spread.
-    #[arg(long)]
+    /// Over how long the joins are spread [default: the scenario's, or 5s].
+    #[arg(long, value_name = "TIME")]
     ramp: Option<Span>,
-    /// Seed of all random choices.
-    #[arg(long)]
+    /// Seed of all random choices: who speaks when, who leaves when.
+    #[arg(long, value_name = "NUMBER")]
     seed: Option<u64>,
-    /// Send frames in clear.
+    /// Send frames in clear, to a server that takes them so.
     #[arg(long)]
     no_e2ee: bool,
 }
 
 /// Where results go.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Results")]
 pub(crate) struct Output {
-    /// Write the report as JSON.
+    /// Write the report as JSON, for `loadtest compare` and programs.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
     /// Write a page with charts.
@@ -93,12 +104,13 @@ pub(crate) struct Output {
 
 /// Who else runs it.
 #[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Several machines")]
 pub(crate) struct Cluster {
-    /// Address of an agent that takes a share of the participants; may be given more than once.
+    /// Address of a `loadtest agent` that takes a share of the participants; may be given more than once.
     #[arg(long, value_name = "HOST:PORT", requires = "agent_secret")]
     agent: Vec<String>,
     /// Secret that agents and coordinator share, at least 16 characters.
-    #[arg(long, env = "LOADTEST_AGENT_SECRET", hide_env_values = true)]
+    #[arg(long, value_name = "SECRET", env = "LOADTEST_AGENT_SECRET", hide_env_values = true)]
     agent_secret: Option<String>,
 }
 
@@ -132,8 +144,8 @@ pub(crate) struct Args {
     output: Output,
     #[command(flatten)]
     objectives: Objectives,
-    /// Write the objectives as JUnit XML.
-    #[arg(long, value_name = "FILE")]
+    /// Write the objectives as JUnit XML, for pipelines.
+    #[arg(long, value_name = "FILE", help_heading = "Results")]
     junit: Option<PathBuf>,
     /// List the ready scenarios and exit.
     #[arg(long)]
@@ -192,8 +204,9 @@ impl What {
             if let Some(role) = rooms.roles.last_mut() {
                 role.count = self.participants.unwrap_or(role.count);
             }
-            for role in rooms.roles.iter_mut().filter(|role| role.video.is_some()) {
-                role.video = self.video.or(role.video);
+            for role in &mut rooms.roles {
+                role.video = role.video.map(|usual| self.video.unwrap_or(usual));
+                role.audio |= self.audio;
             }
         }
         scenario.duration = self.duration.or(usual).unwrap_or(scenario.duration);

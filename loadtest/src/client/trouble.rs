@@ -156,6 +156,11 @@ fn untrusted(error: &rustls::Error) -> String {
             Bad::NotValidYet | Bad::NotValidYetContext { .. } => {
                 "its certificate is not valid yet. Set this machine's clock".to_owned()
             }
+            Bad::Other(why) if why.to_string().contains("CaUsedAsEndEntity") => {
+                "its certificate is an authority's own (CA:TRUE), which no server may show. Make it with basicConstraints \
+                 CA:FALSE"
+                    .to_owned()
+            }
             other => format!("its certificate is not accepted ({other}). Give it one that browsers accept"),
         },
         rustls::Error::InvalidMessage(_) => "it does not speak TLS there. Try ws://".to_owned(),

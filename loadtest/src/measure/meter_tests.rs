@@ -223,3 +223,33 @@ fn a_strangers_frame_fails_and_is_not_shown() {
     let (r, _) = w.finish(100);
     assert_eq!((r.frames, r.failed, r.shown), (1, 1, 0));
 }
+
+#[test]
+fn frames_that_a_server_makes_up_do_not_count() {
+    let mut w = World::new(Kind::Audio);
+    w.meter = w.meter.without(Arc::from(&b"made up"[..]));
+    for (seq, bytes) in [(5_000, &b"\xf8\xff\xfemade up"[..]), (5_001, &b"\xf8\xff\xfe, in clear"[..])] {
+        let packet = (seq, false, Arc::from(bytes));
+        w.take(10, &packet);
+    }
+    let (r, _) = w.finish(100);
+    assert_eq!(
+        (r.packets, r.frames, r.clear),
+        (2, 1, 1),
+        "the other is a participant's that is not encrypted"
+    );
+}
+
+#[test]
+fn a_frame_that_comes_before_it_was_sent_shows_that_clocks_disagree() {
+    let mut w = World::new(Kind::Video);
+    // Made by a clock that is half a millisecond ahead, then by one that is 20 ms ahead.
+    let packets = w.frame(10, 0, 0, 500);
+    let now = w.at(10).checked_sub(Duration::from_micros(500)).unwrap();
+    let (seq, marker, payload) = &packets[0];
+    w.meter.on_packet(*seq, 0.0, *marker, payload, Some(&w.cryptor), &mut w.board, now);
+    let packets = w.frame(60, 1, 1, 500);
+    w.take(40, &packets[0]);
+    let (r, _) = w.finish(100);
+    assert_eq!((r.shown, r.delay.count(), r.from_the_future), (2, 1, 1));
+}

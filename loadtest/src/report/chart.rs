@@ -93,7 +93,8 @@ impl Axis {
 pub(super) fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
     let marked = chart.marks.iter().map(|(x, y, _)| (*x, *y));
     let points = chart.lines.iter().flat_map(|(_, line)| line.iter().copied()).chain(marked);
-    let max_x = nice(points.clone().map(|(x, _)| x).fold(0.0, f64::max));
+    let max_x = points.clone().map(|(x, _)| x).filter(|x| x.is_finite()).fold(0.0, f64::max);
+    let max_x = if max_x > 0.0 { max_x } else { 1.0 };
     let axis = Axis::over(points.map(|(_, y)| y), chart.logarithmic);
     let x = |v: f64| LEFT + v / max_x * (WIDTH - LEFT - RIGHT);
     let y = |v: f64| HEIGHT - BOTTOM - axis.share(v) * (HEIGHT - BOTTOM - TOP);
@@ -114,8 +115,8 @@ pub(super) fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
             y = y(number)
         )?;
     }
-    for step in 0..=4 {
-        let value = max_x * f64::from(step) / 4.0;
+    let step = nice(max_x / 6.0);
+    for value in (0..=6).map(|count| step * f64::from(count)).filter(|value| *value <= max_x * 1.001) {
         let (x, y) = (x(value), HEIGHT - BOTTOM + 17.0);
         writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text>", short(value))?;
     }

@@ -323,3 +323,42 @@ fn tester_use(testers: &[Tester]) -> TesterUse {
         dropped: testers.iter().map(|t| t.dropped).sum(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Change = fn(&mut Report);
+
+    #[test]
+    fn a_run_in_which_the_tester_was_the_bottleneck_is_not_valid_and_says_what_to_do() {
+        let good =
+            Report { window_s: 10.0, packets_per_s: 1000.0, sent_packets_per_s: 1000.0, ..Report::default() };
+        let doubts = |change: Change| {
+            let mut report = good.clone();
+            change(&mut report);
+            report.doubt();
+            report.invalid
+        };
+        assert!(doubts(|r| r.tester.busiest_cpu = 0.8).is_empty());
+        let cases: [(Change, &str, &str); 6] = [
+            (|r| r.tester.busiest_cpu = 0.9, "a thread used 90 % of its core", "--threads"),
+            (|r| r.tester.loop_delay_ms.p99 = 12.0, "timers fired 12.0 ms late", "cores of its own"),
+            (|r| r.tester.late_frames = 6, "6 frames late", "fewer participants"),
+            (|r| r.tester.unsent = 6, "6 datagrams not taken by its own sockets", "fewer participants"),
+            (|r| r.tester.dropped = 6, "dropped 6 datagrams at its own sockets", "rmem_max"),
+            (
+                |r| r.streams.push(StreamResult { from_the_future: 3, ..StreamResult::default() }),
+                "3 frames arrived before they were sent",
+                "NTP",
+            ),
+        ];
+        for (change, cause, remedy) in cases {
+            let said = doubts(change);
+            assert!(
+                said.len() == 1 && said[0].contains(cause) && said[0].contains(remedy),
+                "{cause}: {said:?}"
+            );
+        }
+    }
+}

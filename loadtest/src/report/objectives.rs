@@ -7,6 +7,7 @@ use super::Report;
 /// Limits; what is above breaks an objective. Where nothing is said, the scenario's hold, and then the usual ones.
 #[derive(Debug, Clone, Copy, PartialEq, Default, clap::Args, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[command(next_help_heading = "Objectives")]
 pub struct Objectives {
     /// Highest loss after recovery, in percent [default: the scenario's, or 0.5].
     #[arg(long, value_name = "PERCENT")]

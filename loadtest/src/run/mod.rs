@@ -164,7 +164,7 @@ pub async fn run(
     // Seconds begin where the window begins.
     let ahead = window.start.saturating_duration_since(epoch);
     let mut next = epoch + ahead.saturating_sub(Duration::from_secs(ahead.as_secs()));
-    let mut dropped_before: Option<u64> = None;
+    let (mut dropped_before, mut first_look): (Option<u64>, Second) = (None, Second::default());
     let (mut interrupted, mut anybody, mut hopeless) = (false, false, None);
     let last = end + Duration::from_secs(1);
     while next < last && workers.iter().any(|(_, thread)| !thread.is_finished()) {
@@ -199,9 +199,14 @@ pub async fn run(
         let measuring = window.holds(now);
         // What happened up to here belongs to the second that ends now; the first ends a second after the window's start.
         if now > window.start + Duration::from_millis(500) && tally.seconds.len() < seconds_of(scenario) {
-            tally.seconds.push(second.clone());
+            first_look.merge_late(&second);
+            first_look.present = second.present;
+            tally.seconds.push(std::mem::take(&mut first_look));
         } else if let Some(last) = tally.seconds.last_mut() {
             last.merge_late(&second);
+        } else {
+            // What came between the window's start and this look at it.
+            first_look.merge_late(&second);
         }
         if measuring {
             // What sockets dropped before the window does not count.
@@ -222,7 +227,8 @@ pub async fn run(
         progress(&Progress {
             elapsed: now.saturating_duration_since(epoch),
             total: end.saturating_duration_since(epoch),
-            measuring,
+            // The first look comes when the first second begins.
+            measuring: measuring && now > window.start + Duration::from_millis(500),
             present: second.present,
             planned,
             failed_joins,

@@ -206,6 +206,8 @@ pub(super) struct Session<'a> {
     ping_every: Duration,
     next_ping: Instant,
     own_sid: String,
+    /// How frames end that the server makes up.
+    made_up: Arc<[u8]>,
 }
 
 impl<'a> Session<'a> {
@@ -283,6 +285,7 @@ impl<'a> Session<'a> {
             ping_every,
             next_ping: admitted_at + ping_every,
             own_sid: join.participant.map(|p| p.sid).unwrap_or_default(),
+            made_up: join.sif_trailer.into(),
         };
         {
             let mut board = context.board();

@@ -90,6 +90,7 @@ impl Session<'_> {
                 };
                 let number = self.came;
                 let (window, clock) = (self.context.window, self.context.clock);
+                let made_up = self.made_up.clone();
                 self.remotes.entry(track.sid).or_insert_with(|| {
                     self.came += 1;
                     Remote {
@@ -97,7 +98,7 @@ impl Session<'_> {
                         kind,
                         number,
                         wish: None,
-                        meter: Meter::new(kind, window, clock, now),
+                        meter: Meter::new(kind, window, clock, now).without(made_up),
                     }
                 });
             }
