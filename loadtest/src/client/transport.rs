@@ -146,12 +146,13 @@ impl Transport {
     /// thread has other bots to look after is not the relay's delay.
     pub(crate) fn receive(&mut self, events: &mut Vec<Event>) -> Result<(), RtcError> {
         let mut buffer = [0; MTU];
+        let clocks = Clocks::read();
         for _ in 0..BATCH {
             let received = self.socket.try_io(Interest::READABLE, || recv_stamped(&self.socket, &mut buffer));
             match received {
                 Ok(got) => {
                     let datagram = &buffer[..got.len];
-                    let arrived = at(got.arrived, Instant::now());
+                    let arrived = clocks.arrival(got.arrived);
                     match &mut self.link {
                         None => self.take(got.from, datagram, arrived, events)?,
                         Some(link) => link.inward.push((got.from, datagram.to_vec()), arrived),
@@ -200,12 +201,39 @@ impl Transport {
     }
 }
 
-/// The kernel's time of an arrival on the clock that everything else here goes by.
-fn at(arrived: Option<Duration>, now: Instant) -> Instant {
-    let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    // Longer ago than any queue holds a datagram means that somebody set the clock.
-    let age = arrived.map(|at| unix.saturating_sub(at)).filter(|age| *age < Duration::from_secs(10));
-    now.checked_sub(age.unwrap_or_default()).unwrap_or(now)
+/// The kernel's clock and the one that everything else here goes by, read at the same moment.
+struct Clocks {
+    now: Instant,
+    unix: Duration,
+}
+
+impl Clocks {
+    /// Readings further apart than this are read again: the thread was interrupted in between.
+    const APART: Duration = Duration::from_micros(50);
+
+    fn read() -> Self {
+        let mut tries = 0;
+        loop {
+            let before = Instant::now();
+            let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let now = Instant::now();
+            tries += 1;
+            if now.saturating_duration_since(before) < Self::APART || tries == 5 {
+                return Self { now, unix };
+            }
+        }
+    }
+
+    /// When a datagram came, by the kernel's time of that.
+    fn arrival(&self, arrived: Option<Duration>) -> Instant {
+        let Some(arrived) = arrived else { return Instant::now() };
+        // Longer ago than any queue holds a datagram means that somebody set the clock.
+        let near = |age: &Duration| *age < Duration::from_secs(10);
+        match self.unix.checked_sub(arrived) {
+            Some(age) => self.now.checked_sub(age).filter(|_| near(&age)).unwrap_or(self.now),
+            None => self.now + Some(arrived.saturating_sub(self.unix)).filter(near).unwrap_or_default(),
+        }
+    }
 }
 
 fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr, unsent: &mut u64) {
@@ -214,5 +242,23 @@ fn send(socket: &UdpSocket, datagram: &[u8], to: SocketAddr, unsent: &mut u64) {
         && error.kind() == ErrorKind::WouldBlock
     {
         *unsent += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arrivals_are_told_by_the_kernels_clock_on_ours() {
+        let clocks = Clocks { now: Instant::now(), unix: Duration::from_secs(1_800_000_000) };
+        let ms = Duration::from_millis(7);
+        assert_eq!(clocks.arrival(Some(clocks.unix - ms)), clocks.now - ms);
+        assert_eq!(clocks.arrival(Some(clocks.unix + ms)), clocks.now + ms, "after the clocks were read");
+        // Somebody set the clock by an hour.
+        let hour = Duration::from_secs(3600);
+        assert_eq!(clocks.arrival(Some(clocks.unix - hour)), clocks.now);
+        assert_eq!(clocks.arrival(Some(clocks.unix + hour)), clocks.now);
+        assert!(clocks.arrival(None) >= clocks.now);
     }
 }

@@ -115,7 +115,7 @@ pub(super) fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
             y = y(number)
         )?;
     }
-    let step = nice(max_x / 6.0);
+    let step = round(max_x / 6.0, &[1.0, 2.0, 5.0, 10.0]);
     for value in (0..=6).map(|count| step * f64::from(count)).filter(|value| *value <= max_x * 1.001) {
         let (x, y) = (x(value), HEIGHT - BOTTOM + 17.0);
         writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text>", short(value))?;
@@ -178,13 +178,18 @@ fn short(value: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// The end of an axis: 1, 2, 4, 5 or 8 times a power of ten.
+/// The end of an axis, of which a quarter is a round number, too.
 fn nice(max: f64) -> f64 {
-    if max <= 0.0 || !max.is_finite() {
+    round(max, &[1.0, 2.0, 4.0, 5.0, 8.0, 10.0])
+}
+
+/// The next of these, times a power of ten.
+fn round(value: f64, to: &[f64]) -> f64 {
+    if value <= 0.0 || !value.is_finite() {
         return 1.0;
     }
-    let power = 10f64.powf(max.log10().floor());
-    [1.0, 2.0, 4.0, 5.0, 8.0, 10.0].iter().map(|m| m * power).find(|end| *end >= max).unwrap_or(max)
+    let power = 10f64.powf(value.log10().floor());
+    to.iter().map(|m| m * power).find(|end| *end >= value).unwrap_or(value)
 }
 
 #[cfg(test)]

@@ -25,12 +25,13 @@ pub fn html(report: &Report, found: Option<&Capacity>) -> String {
 
 fn write(out: &mut String, r: &Report, found: Option<&Capacity>) -> std::fmt::Result {
     let title = escape(&r.scenario);
+    let what = if found.is_some() { "Capacity" } else { "Load test" };
     writeln!(
         out,
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
          <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-         <meta name=\"color-scheme\" content=\"light dark\"><title>Load test: {title}</title>\
-         <style>{STYLE}</style></head><body><main><h1>Load test: {title}</h1>"
+         <meta name=\"color-scheme\" content=\"light dark\"><title>{what}: {title}</title>\
+         <style>{STYLE}</style></head><body><main><h1>{what}: {title}</h1>"
     )?;
     if let Some(found) = found {
         write_found(out, r, found)?;
@@ -76,7 +77,7 @@ fn write(out: &mut String, r: &Report, found: Option<&Capacity>) -> std::fmt::Re
 fn write_found(out: &mut String, r: &Report, found: &Capacity) -> std::fmt::Result {
     let (class, answer) = found.answer();
     writeln!(out, "<p><span class=\"badge {class}\">{}</span></p>", escape(&answer))?;
-    writeln!(out, "<p class=\"note\">{}</p>", escape(&found.reason()))?;
+    writeln!(out, "<p class=\"note\">Limit: {}</p>", escape(&found.reason()))?;
     for advice in found.advice() {
         writeln!(out, "<p class=\"note void\">{}</p>", escape(&advice))?;
     }
