@@ -50,6 +50,9 @@ struct Args {
     /// Number of shards; 0 is one per core.
     #[arg(long, default_value_t = 0)]
     shards: usize,
+    /// Participants of one room on one shard, so that small rooms span shards; 0 is no limit.
+    #[arg(long, default_value_t = 0)]
+    room_participants_per_shard: usize,
     /// Address for the page and for media. Browsers give pages camera access only over HTTPS or on loopback.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     bind: IpAddr,
@@ -137,6 +140,7 @@ fn relay_config(args: &Args, state: &DevState) -> anyhow::Result<SfuConfig> {
     config.media.udp_port = args.udp_port;
     config.media.tcp_port = args.tcp_port;
     config.media.shards = args.shards;
+    config.media.room_participants_per_shard = args.room_participants_per_shard;
     config.media.advertise.clone_from(&args.advertise);
     config.control.listen = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), args.control_port);
     config.http.listen = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), args.sfu_http_port);

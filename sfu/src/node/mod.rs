@@ -316,6 +316,8 @@ type WeakNode = Weak<Node>;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use sfu_control::messages::AdminCall;
     use sfu_control::token::{Secret, VideoGrants, sign};
 
@@ -335,7 +337,11 @@ mod tests {
     }
 
     fn node() -> Arc<Node> {
-        let media = MediaConfig { udp_port: 0, shards: 1, pin: false, offload: false, ..Default::default() };
+        node_of(1)
+    }
+
+    fn node_of(shards: usize) -> Arc<Node> {
+        let media = MediaConfig { udp_port: 0, shards, pin: false, offload: false, ..Default::default() };
         let verifier = Verifier::new([("key".to_owned(), Secret::new(SECRET))]).unwrap();
         Node::start(&media, RoomConfig::default(), Arc::new(verifier)).unwrap()
     }
@@ -366,5 +372,30 @@ mod tests {
         assert!(matches!(first, Some(ToSignalingKind::Accepted(_))));
         let snapshot = node.snapshot("visit").await.unwrap();
         assert_eq!(snapshot.participants.len(), 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_is_new_avoids_a_shard_that_works() {
+        let node = node_of(2);
+        assert_eq!(node.loads.place(&[0, 0], Instant::now()), 0, "both are idle");
+        let busy = SocketAddr::from(([127, 0, 0, 1], node.media_ports()[0]));
+        let noise = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        // Nobody's media: the shard has to look at each datagram all the same.
+        let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        let flood = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                // A full socket is busy enough.
+                let _ = noise.send_to(&[0x80; 200], busy);
+            }
+        });
+        let until = Instant::now() + Duration::from_secs(20);
+        while node.loads.place(&[0, 0], Instant::now()) == 0 && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let place = node.loads.place(&[0, 0], Instant::now());
+        stop.store(true, Ordering::Relaxed);
+        flood.join().unwrap();
+        assert_eq!(place, 1, "the threads report what CPU time they take");
     }
 }
