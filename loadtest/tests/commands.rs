@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use loadtest::capacity::Capacity;
 use loadtest::report::Report;
 use support::{Host, KEY, SECRET};
 
@@ -141,4 +142,38 @@ fn on_a_terminal_one_line_is_drawn_over_and_gone_at_the_end() {
     // Nothing of it is left, and it has never gone on in the next line.
     assert!(view.trim_end().ends_with("\r\x1b[2K") && view.matches('\n').count() <= 1, "{view:?}");
     assert!(!summary.contains('\x1b') && summary.contains("frames received"), "{summary}");
+}
+
+#[test]
+fn a_search_says_what_was_found_and_ends_as_it_says() {
+    let host = Host::start(false);
+    let folder = std::env::temp_dir().join(format!("loadtest-search-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let search = "capacity --url $URL --relay-metrics $METRICS --audio --ramp 0s --duration 1s --pause 100ms --quiet --json c.json \
+                  --html c.html";
+    let run = |more: &str| {
+        let before = format!("cd {}; ulimit -n 209", folder.display());
+        let output = command(&host, &before, &format!("{search} {more}")).output().unwrap();
+        let text = said(&output);
+        let found: Capacity = serde_json::from_str(&read(&folder.join("c.json"))).expect(&text);
+        assert!(read(&folder.join("c.html")).contains("<h3>Capacity: delay p99</h3>"));
+        (output.status.code(), text, found)
+    };
+    // On a machine that is too busy for a valid run of two nothing can be said, and that is what it has to say.
+    let nothing = "no size was tried in a valid run";
+    let valid = |found: &Capacity| found.steps[0].invalid.is_empty();
+    // Two in the first room; the limit of open files lets three in.
+    let (status, text, found) = run("--participants 2 --start 1 --max 4 --max-delay-p99 10000");
+    assert_eq!(status, Some(3), "{text}");
+    if valid(&found) {
+        assert_eq!(found.steps.iter().map(|s| s.size).collect::<Vec<_>>(), [1, 2], "{text}");
+        assert!(text.contains("not the relay's at size 2: 4 participants need 212 open files"), "{text}");
+        assert!(text.contains("carries at least 2 participants"), "{text}");
+    } else {
+        assert!(text.contains(nothing), "{text}");
+    }
+    let (status, text, found) = run("--participants 2 --max 1 --max-join-p95 0");
+    let (expected, says) = if valid(&found) { (1, "not even the smallest size held") } else { (3, nothing) };
+    assert!(status == Some(expected) && text.contains(says), "{text}");
+    std::fs::remove_dir_all(&folder).unwrap();
 }

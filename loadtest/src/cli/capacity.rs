@@ -8,7 +8,7 @@ use loadtest::scenario::Span;
 
 use super::progress::View;
 use super::run::{Cluster, Output, Server, What, save, stop_signal};
-use super::{HOLDS, INVALID};
+use super::{BROKEN, HOLDS, INVALID};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -55,7 +55,8 @@ Examples (LIVEKIT_API_KEY and LIVEKIT_API_SECRET are set):
   loadtest capacity --url wss://visit.example.org --scenario webinar --grow participants --start 50
   loadtest capacity --url wss://visit.example.org --agent 10.0.0.7:7990 --agent 10.0.0.8:7990
 
-Exit status: 0 the relay's limit was found, 2 nothing could be run, 3 the limit found is the testers' or --max.";
+Exit status: 0 the relay's limit was found, 1 not even the first size held, 2 nothing could be run, 3 the limit found is the
+testers' or --max.";
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let base = args.what.scenario_lasting(Some(Span::ms(20_000)))?;
@@ -111,5 +112,9 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     if let Some(report) = shown {
         save(args.output.html.as_deref(), || Ok(html(&report, Some(&found))))?;
     }
-    Ok(ExitCode::from(if found.is_answer() { HOLDS } else { INVALID }))
+    Ok(ExitCode::from(match (found.is_answer(), found.answer().0) {
+        (true, _) => HOLDS,
+        (false, "bad") => BROKEN,
+        _ => INVALID,
+    }))
 }
