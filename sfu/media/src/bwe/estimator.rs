@@ -314,7 +314,7 @@ impl Estimator {
         }
         let at = self.micros(now);
         let filled = self.sent.bps(at) >= UNFILLED * self.estimate;
-        self.probing.poll(self.estimate, filled, at)
+        self.probing.poll(self.estimate, filled, self.rate.is_contested(at), at)
     }
 
     /// When [`Self::handle_timeout`] wants to be called, and [`Self::poll_probe`] after it.

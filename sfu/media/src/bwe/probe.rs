@@ -19,6 +19,9 @@ const MAX_BUCKETS: f64 = 2.5;
 const MAX_SKIP: Duration = Duration::from_millis(150);
 /// What is measured takes no longer than this where packets are small enough.
 const MAX_MEASURED: Duration = Duration::from_millis(100);
+/// The queue that a probe of a contested path may make if that carries no more than is known, in seconds. Probes of little
+/// take long, and aim lower for that.
+const MAX_QUEUE: f64 = 0.12;
 /// Size of a packet, about.
 const PACKET: f64 = 1200.0;
 /// Share of its packets and bytes that must have arrived.
@@ -165,6 +168,34 @@ impl Cluster {
     }
 }
 
+/// How large a probe has to be.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    /// Bytes that are not measured.
+    skip: f64,
+    bytes: f64,
+    packets: usize,
+}
+
+impl Size {
+    /// Of a probe at `bps` where `target` is known, and sent anyway if `filled`.
+    fn of(bps: f64, target: f64, filled: bool) -> Self {
+        let plain = bps * DURATION.as_secs_f64() / 8.0;
+        // What is sent beyond what is known takes from the bucket. Where as much is sent all the time it is empty.
+        let bucket = if filled { 0.0 } else { BUCKET };
+        let skip = (bucket * bps / (bps - target).max(1.0))
+            .min(MAX_BUCKETS * bucket)
+            .min(bps * MAX_SKIP.as_secs_f64() / 8.0);
+        let packets = MIN_PACKETS + (skip / PACKET) as usize;
+        let measured = (MIN_PACKETS as f64 * PACKET).min(bps * MAX_MEASURED.as_secs_f64() / 8.0);
+        Self { skip, bytes: plain.max(skip + measured), packets }
+    }
+
+    fn seconds(self, bps: f64) -> f64 {
+        8.0 * self.bytes / bps.max(1.0)
+    }
+}
+
 /// Decides on probes.
 #[derive(Debug, Default)]
 pub(super) struct Probing {
@@ -199,8 +230,9 @@ impl Probing {
         }
     }
 
-    /// A probe to be sent now, for `target` bps is too little. `filled`: so much is sent anyway.
-    pub(super) fn poll(&mut self, target: f64, filled: bool, now: i64) -> Option<Probe> {
+    /// A probe to be sent now, for `target` bps is too little. `filled`: so much is sent anyway. `contested`: the path was full not
+    /// long ago, and may be no wider than `target`.
+    pub(super) fn poll(&mut self, target: f64, filled: bool, contested: bool, now: i64) -> Option<Probe> {
         if self.active.is_some() || now < self.next_at || self.wanted <= target {
             return None;
         }
@@ -208,23 +240,23 @@ impl Probing {
         let bps = self.next_bps.take().unwrap_or(factor * target).max(target).min(self.wanted);
         self.began = true;
         self.last_id = self.last_id.wrapping_add(1).max(1);
-        let plain = bps * DURATION.as_secs_f64() / 8.0;
-        // What is sent beyond what is known takes from the bucket. Where as much is sent all the time it is empty.
-        let bucket = if filled { 0.0 } else { BUCKET };
-        let skip = (bucket * bps / (bps - target).max(1.0))
-            .min(MAX_BUCKETS * bucket)
-            .min(bps * MAX_SKIP.as_secs_f64() / 8.0);
-        let packets = MIN_PACKETS + (skip / PACKET) as usize;
-        let measured = (MIN_PACKETS as f64 * PACKET).min(bps * MAX_MEASURED.as_secs_f64() / 8.0);
-        let bytes = plain.max(skip + measured);
+        let mut size = Size::of(bps, target, filled);
+        let queue = (bps - target).max(0.0) / target.max(1.0) * size.seconds(bps);
+        let bps = if contested && queue > MAX_QUEUE {
+            let bps = target + (bps - target) * MAX_QUEUE / queue;
+            size = Size::of(bps, target, filled);
+            bps
+        } else {
+            bps
+        };
         let probe = Probe {
             id: ProbeId(NonZeroU32::new(self.last_id).unwrap_or(NonZeroU32::MIN)),
             bps: bps as u64,
-            min_bytes: bytes as usize,
-            min_packets: packets,
-            duration: Duration::from_secs_f64(8.0 * bytes / bps.max(1.0)),
+            min_bytes: size.bytes as usize,
+            min_packets: size.packets,
+            duration: Duration::from_secs_f64(size.seconds(bps)),
         };
-        self.active = Some(Cluster::new(probe, skip as u64, now));
+        self.active = Some(Cluster::new(probe, size.skip as u64, now));
         Some(probe)
     }
 
@@ -336,27 +368,45 @@ mod tests {
     #[test]
     fn grows_while_it_succeeds_and_never_above_what_is_wanted() {
         let mut probing = Probing::default();
-        assert_eq!(probing.poll(5e5, false, 0), None);
+        assert_eq!(probing.poll(5e5, false, false, 0), None);
         probing.set_wanted(4e6, 0);
-        let first = probing.poll(5e5, false, 0).unwrap();
+        let first = probing.poll(5e5, false, false, 0).unwrap();
         assert_eq!(first.bps, 1_500_000);
-        assert_eq!(probing.poll(5e5, false, 0), None, "one at a time");
+        assert_eq!(probing.poll(5e5, false, false, 0), None, "one at a time");
         let shown = through(&mut probing, first, 1e7, 1000).unwrap().bps;
         assert!((1.4e6..1.51e6).contains(&shown), "{shown}");
-        let second = probing.poll(shown, false, 200_000).unwrap();
+        let second = probing.poll(shown, false, false, 200_000).unwrap();
         assert!((2.9e6..3.1e6).contains(&(second.bps as f64)));
         let shown = through(&mut probing, second, 1e7, 200_000).unwrap().bps;
-        let third = probing.poll(shown, false, 400_000).unwrap();
+        let third = probing.poll(shown, false, false, 400_000).unwrap();
         assert_eq!(third.bps, 4_000_000);
         through(&mut probing, third, 1e7, 400_000).unwrap();
-        assert_eq!(probing.poll(4e6, false, 500_000), None);
+        assert_eq!(probing.poll(4e6, false, false, 500_000), None);
+    }
+
+    #[test]
+    fn a_probe_of_little_aims_lower() {
+        let probe = |known: f64| {
+            let mut probing = Probing { began: true, ..Probing::default() };
+            probing.set_wanted(4e6, 0);
+            probing.poll(known, false, true, 0).unwrap()
+        };
+        assert_eq!(probe(1e6).bps, 2_000_000);
+        for known in [5e4, 9e4, 2e5, 4e5] {
+            let probe = probe(known);
+            let queue = (probe.bps as f64 / known - 1.0) * probe.duration.as_secs_f64();
+            assert!(
+                probe.bps as f64 > 1.3 * known && queue < 1.1 * MAX_QUEUE,
+                "{known}: {probe:?}, {queue} s"
+            );
+        }
     }
 
     #[test]
     fn a_packet_that_is_overtaken_does_not_count() {
         let mut probing = Probing::default();
         probing.set_wanted(4e6, 0);
-        let probe = probing.poll(5e5, false, 0).unwrap();
+        let probe = probing.poll(5e5, false, false, 0).unwrap();
         let mut shown = None;
         let skipped = probe.min_packets as i64 - 5;
         for n in (0..skipped).chain([0, 1, 3, 4, 5, 2].map(|n| skipped + n)) {
@@ -377,13 +427,17 @@ mod tests {
         probing.set_wanted(4e6, 0);
         let (mut now, mut tries) = (0, 0);
         while now < 1_000_000 {
-            if let Some(probe) = probing.poll(5e5, false, now) {
+            if let Some(probe) = probing.poll(5e5, false, false, now) {
                 tries += 1;
                 assert_eq!(probe.bps, 1_500_000);
                 let packets = probe.min_packets as u64;
                 (0..packets).for_each(|n| probing.on_sent(probe.id, 100 * tries + n));
                 probing.on_feedback_end(None, 100 * tries + packets - 2, now + 30_000);
-                assert_eq!(probing.poll(5e5, false, now + 40_000), None, "its last packet may still arrive");
+                assert_eq!(
+                    probing.poll(5e5, false, false, now + 40_000),
+                    None,
+                    "its last packet may still arrive"
+                );
                 probing.on_feedback_end(None, 100 * tries + packets, now + 50_000);
             }
             now += 10_000;
@@ -395,16 +449,16 @@ mod tests {
     fn shows_the_link_when_it_is_slower_and_waits_then() {
         let mut probing = Probing::default();
         probing.set_wanted(4e6, 0);
-        let probe = probing.poll(1e6, false, 0).unwrap();
+        let probe = probing.poll(1e6, false, false, 0).unwrap();
         let Shown { bps: shown, saturated } = through(&mut probing, probe, 1.2e6, 0).unwrap();
         assert!(saturated);
         assert!((1.1e6..1.2e6).contains(&shown), "{shown}");
-        assert_eq!(probing.poll(shown, false, 300_000), None);
+        assert_eq!(probing.poll(shown, false, false, 300_000), None);
         let due = probing.due_at(shown, 0, true).unwrap();
-        assert!(probing.poll(shown, false, due).is_some());
+        assert!(probing.poll(shown, false, false, due).is_some());
         // One that never leaves or arrives is over after a while.
         probing.handle_timeout(50_000, due + 1_050_000);
-        assert!(probing.poll(shown, false, due + 1_050_000 + MAX_PAUSE).is_some());
+        assert!(probing.poll(shown, false, false, due + 1_050_000 + MAX_PAUSE).is_some());
     }
 
     #[test]
@@ -413,7 +467,7 @@ mod tests {
         let mut probing = Probing::default();
         probing.set_wanted(4e6, 0);
         for from in [0, 10_000_000] {
-            let probe = probing.poll(4.5e5, false, from).unwrap();
+            let probe = probing.poll(4.5e5, false, false, from).unwrap();
             let (mut queue, mut last, mut shown) = (-bucket, from, None);
             for n in 0..probe.min_packets as i64 {
                 let sent_at = from + n * (9600e6 / probe.bps as f64) as i64;
@@ -436,8 +490,8 @@ mod tests {
         let [mut idle, mut probing] = [Probing::default(), Probing::default()];
         idle.set_wanted(4e6, 0);
         probing.set_wanted(4e6, 0);
-        assert!(idle.poll(4.5e5, false, 0).unwrap().min_packets > 10);
-        let probe = probing.poll(4.5e5, true, 0).unwrap();
+        assert!(idle.poll(4.5e5, false, false, 0).unwrap().min_packets > 10);
+        let probe = probing.poll(4.5e5, true, false, 0).unwrap();
         assert_eq!(probe.min_packets, 5);
         let Shown { bps, saturated } = through(&mut probing, probe, 5e5, 0).unwrap();
         assert!(saturated && (4.5e5..5.1e5).contains(&bps), "{bps}");

@@ -125,6 +125,11 @@ impl RateControl {
         self.capacity.estimate.is_some()
     }
 
+    /// Whether a probe can raise the rate by no more than [`PROBE_GAIN`].
+    pub(super) fn is_contested(&self, now: i64) -> bool {
+        self.decreased_at.is_some_and(|at| now - at < CONTESTED)
+    }
+
     /// A probe showed that the path carries `bps`; `saturated`: but no more. Does the rate rise to that?
     ///
     /// What a burst gets of a link that is full already depends on how much the other flows send. With equal bursts
@@ -148,8 +153,7 @@ impl RateControl {
             self.capacity.on_probe(bps);
         }
         self.raised_at = Some(now);
-        let contested = self.decreased_at.is_some_and(|at| now - at < CONTESTED);
-        self.set(if contested { bps.min(PROBE_GAIN * self.bps) } else { bps }, now);
+        self.set(if self.is_contested(now) { bps.min(PROBE_GAIN * self.bps) } else { bps }, now);
         true
     }
 
