@@ -288,3 +288,20 @@ fn a_run_repeats_whatever_the_handshake_draws() {
         assert_eq!((again.len(), differs), (first.len(), None));
     }
 }
+
+#[test]
+fn a_receiver_whose_packets_are_lost_is_told_to_wait_for_repairs() {
+    let path = |loss| Link { loss, delay: millis(50), ..Link::clean() };
+    let mut world = world(9, &[path(0.0), path(0.05)]);
+    let track = world.publish(0, camera());
+    let subs: Vec<_> = [1, 2].map(|bot| world.subscribe(&track, bot)).into();
+    world.run(secs(10));
+    assert_eq!(sink(&world, &subs[0]).playout_delay, None, "nothing is lost on its path");
+    let told = sink(&world, &subs[1]).playout_delay.unwrap();
+    // Twelve bits, in tens of milliseconds: more than a round trip of 50 ms.
+    let least = u32::from(told[0]) << 4 | u32::from(told[1] >> 4);
+    assert!((15..=30).contains(&least), "{least}");
+    set_down(&mut world, 2, path(0.0));
+    world.run(secs(60));
+    assert_eq!(sink(&world, &subs[1]).playout_delay, Some([0, 0x0f, 0xff]));
+}

@@ -302,6 +302,16 @@ impl Estimator {
             as f32
     }
 
+    /// Share of packets that is lost whatever is sent, 0 to 1, as far as transport-wide feedback tells.
+    pub fn random_loss(&self) -> f32 {
+        self.losses.inherent() as f32
+    }
+
+    /// The least round trip of late: without queues and pauses.
+    pub fn least_rtt(&self) -> Option<Duration> {
+        self.least_rtt.get().map(|rtt| Duration::from_micros(rtt.max(0) as u64))
+    }
+
     /// Bytes sent after the last packet that a feedback spoke of.
     pub fn in_flight_bytes(&self) -> u64 {
         self.log.in_flight_bytes()

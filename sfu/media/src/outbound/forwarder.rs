@@ -56,6 +56,8 @@ pub struct Forwarder {
     /// The format of the last packet, by what decides it: looking it up goes through the section's list of codecs.
     last_format: Option<(Codec, u32, bool, Format)>,
     template: Option<HeaderTemplate>,
+    /// What the receiver is told to wait, as on the wire.
+    playout_delay: Option<[u8; 3]>,
     selector: LayerSelector,
     rewriter: Rewriter,
     history: History,
@@ -86,6 +88,7 @@ impl Forwarder {
         Self {
             last_format: None,
             template: None,
+            playout_delay: None,
             selector: LayerSelector::new(section.kind),
             rewriter: Rewriter::new(first()),
             history: History::new(section.kind, now),
@@ -102,6 +105,12 @@ impl Forwarder {
     /// How the track is sent.
     pub fn section(&self) -> &SendSection {
         &self.section
+    }
+
+    /// The least time that the receiver should wait before it shows a frame; `None`: as the publisher says, if it does.
+    pub fn set_playout_delay(&mut self, least: Option<Duration>) {
+        self.playout_delay = least.map(super::playout_delay::extension);
+        self.template = None;
     }
 
     /// SSRC of the outgoing stream.
@@ -469,7 +478,7 @@ impl Forwarder {
         let time = map.id(Extension::AbsSendTime).map_or(0, |_| twcc.abs_send_time(now));
         let level = first.audio_level.is_some();
         if self.template.as_ref().is_none_or(|template| template.is_with_level() != level) {
-            self.template = HeaderTemplate::new(map, self.section.mid, level);
+            self.template = HeaderTemplate::new(map, self.section.mid, level, self.playout_delay);
         }
         // A structure needs the two-byte form. Who cannot take that would be told of templates without them, and drop
         // every packet; without the extension it goes by the payload descriptor.
@@ -539,7 +548,7 @@ impl Forwarder {
             transport_cc: Some(number),
             dependency_descriptor: (!dd.is_empty()).then_some(&dd[..]),
             video_orientation: meta.orientation,
-            playout_delay: meta.playout_delay,
+            playout_delay: self.playout_delay.or(meta.playout_delay),
             ..ExtensionValues::default()
         };
         header.write(out, &extensions, &self.section.extensions)

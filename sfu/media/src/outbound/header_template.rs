@@ -5,7 +5,7 @@ use crate::ids::Mid;
 use crate::inbound::PacketMeta;
 use crate::rtp::{AudioLevelExt, ExtensionValues, RtpHeader, RtpHeaderOut};
 
-/// The longest header that is kept: sixteen bytes of mid and three short extensions.
+/// The longest header that is kept: sixteen bytes of mid and four short extensions.
 const MAX_LEN: usize = 48;
 
 /// A header with the extensions that nearly every packet has, and where in it their values are.
@@ -22,12 +22,13 @@ pub(super) struct HeaderTemplate {
 
 impl HeaderTemplate {
     /// A header as [`RtpHeaderOut::write`] writes it; `None` when it is too long to be kept.
-    pub(super) fn new(map: &ExtensionMap, mid: Mid, level: bool) -> Option<Self> {
+    pub(super) fn new(map: &ExtensionMap, mid: Mid, level: bool, delay: Option<[u8; 3]>) -> Option<Self> {
         let values = ExtensionValues {
             mid: Some(mid),
             audio_level: level.then_some(AudioLevelExt { level: 0, voice: false }),
             abs_send_time: map.id(Extension::AbsSendTime).map(|_| 0),
             transport_cc: map.id(Extension::TransportCc).map(|_| 0),
+            playout_delay: delay,
             ..ExtensionValues::default()
         };
         let blank = RtpHeaderOut {
@@ -108,17 +109,22 @@ mod tests {
     proptest! {
         #[test]
         fn writes_what_the_general_way_writes(
-            ids in prop::array::uniform4(0u8..20), mixed: bool, level: Option<(u8, bool)>, name in "[a-z0-9]{1,16}",
+            ids in prop::array::uniform5(0u8..20), mixed: bool, level: Option<(u8, bool)>, delay: Option<[u8; 3]>, name in "[a-z0-9]{1,16}",
             marker: bool, numbers: (u16, u32, u32), sent in 0u32..70_000, micros in 0u64..1 << 40,
         ) {
             let t = crate::sim::clock::epoch();
             let mut map = ExtensionMap::default();
             map.allow_mixed = mixed;
-            let extensions =
-                [Extension::Mid, Extension::AudioLevel, Extension::AbsSendTime, Extension::TransportCc];
+            let extensions = [
+                Extension::Mid,
+                Extension::AudioLevel,
+                Extension::AbsSendTime,
+                Extension::TransportCc,
+                Extension::PlayoutDelay,
+            ];
             for (at, (extension, id)) in extensions.into_iter().zip(ids).enumerate() {
                 // Ids of different extensions differ.
-                map.set(extension, if id == 0 { 0 } else { id * 4 + at as u8 });
+                map.set(extension, if id == 0 { 0 } else { id * 5 + at as u8 });
             }
             let mid = Mid::new(&name).unwrap();
             let mut meta = video(0, 1, 0, 0);
@@ -129,13 +135,17 @@ mod tests {
             let mut twcc = TwccSeqCounter::new(t);
             (0..sent).for_each(|_| twcc.advance());
             let now = t + std::time::Duration::from_micros(micros);
-            let template = HeaderTemplate::new(&map, mid, level.is_some()).unwrap();
+            let Some(template) = HeaderTemplate::new(&map, mid, level.is_some(), delay) else {
+                // Sixteen bytes of mid and the two-byte form.
+                return Ok(());
+            };
             prop_assert!(template.fits(&meta));
             let values = ExtensionValues {
                 mid: Some(mid),
                 audio_level: meta.audio_level,
                 abs_send_time: Some(twcc.abs_send_time(now)),
                 transport_cc: Some(twcc.peek()),
+                playout_delay: delay,
                 ..ExtensionValues::default()
             };
             let (mut want, mut got) = ([0; crate::rtp::MAX_HEADER], [0; crate::rtp::MAX_HEADER]);

@@ -31,6 +31,7 @@ mod header_template;
 mod history;
 mod layer_selector;
 mod pacer;
+mod playout_delay;
 mod range_map;
 mod reports;
 mod rewriter;
@@ -41,6 +42,7 @@ mod twcc_seq;
 
 pub use forwarder::{Forwarder, OutboundStats};
 pub use pacer::Pacer;
+pub use playout_delay::PlayoutDelay;
 pub use reports::{NtpClock, ReceiverView};
 pub use twcc_seq::TwccSeqCounter;
 

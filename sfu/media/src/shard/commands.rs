@@ -202,6 +202,7 @@ impl Shard {
         }
         let bound = section.kind == MediaKind::Video && peer.sending.budget(now).is_some();
         let mut forwarder = Forwarder::new(section, self.rng.random(), now);
+        forwarder.set_playout_delay(peer.sending.playout_delay());
         if let Some(track) = self.tracks.get(track_key) {
             for stream in track.streams.iter().flatten().filter_map(|key| self.tracks.streams.get(*key)) {
                 if let Some(report) = stream.inbound.last_sender_report() {

@@ -242,7 +242,8 @@ impl Shard {
                 stats.drop(DropReason::Muted);
                 continue;
             }
-            if peer.sending.repairs_enough(now) {
+            // A paused picture goes on with a key frame.
+            if sub.paused || peer.sending.repairs_enough(now) {
                 stats.drop(DropReason::Congested);
                 continue;
             }

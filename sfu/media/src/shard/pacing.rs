@@ -25,6 +25,14 @@ impl Shard {
                 self.stats.drop(DropReason::Congested);
             }
         }
+        if peer.sending.look_at_repairs(now) {
+            let delay = peer.sending.playout_delay();
+            for sub in &peer.subs {
+                if let Some(sub) = self.subs.get_mut(*sub) {
+                    sub.forwarder.set_playout_delay(delay);
+                }
+            }
+        }
         if turned || peer.sending.has_moved(now) {
             self.allocate(key, tx, now);
         }
@@ -85,6 +93,7 @@ impl Shard {
                 }
             }
             Work::Resend { .. } if track.policy.muted => stats.drop(DropReason::Muted),
+            Work::Resend { .. } if sub.paused => stats.drop(DropReason::Congested),
             Work::Resend { lost, .. } => {
                 let store = |layer| Some(tracks.streams.get(track.stream(layer)?)?.inbound.store());
                 match way.resend(&mut sub.forwarder, lost, store, now) {

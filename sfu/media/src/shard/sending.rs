@@ -9,7 +9,7 @@ use crate::bwe::{Estimator, EstimatorConfig, Probe};
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, Remote, SeqNo};
 use crate::inbound::{LayerRates, PacketStore};
-use crate::outbound::{Forwarder, Pacer, Packet, TwccSeqCounter};
+use crate::outbound::{Forwarder, Pacer, Packet, PlayoutDelay, TwccSeqCounter};
 use crate::rtcp::TwccFeedback;
 use crate::srtp::SrtpSeal;
 use crate::stats::ShardStats;
@@ -135,6 +135,7 @@ pub(crate) struct Sending {
     /// The target that was shared out last.
     shared_target: u64,
     halt: Halt,
+    playout: PlayoutDelay,
     /// When to look at the allocation again, and at key frames that subscribers wait for.
     pub(super) next_look: Option<Instant>,
 }
@@ -213,6 +214,18 @@ impl Sending {
 
     pub(super) fn rtt(&self) -> Option<Duration> {
         self.estimator.as_ref()?.rtt()
+    }
+
+    /// What the peer is to be told to wait before it shows a frame.
+    pub(super) fn playout_delay(&self) -> Option<Duration> {
+        self.playout.told()
+    }
+
+    /// Looks how long repairs take on this path. Whether the peer is to be told another delay.
+    pub(super) fn look_at_repairs(&mut self, now: Instant) -> bool {
+        let Some(estimator) = &self.estimator else { return false };
+        let Some(rtt) = estimator.least_rtt() else { return false };
+        self.playout.update(estimator.random_loss(), rtt, now)
     }
 
     /// What may be shared out: the estimate, or less while a queue that is long or stays has to drain.

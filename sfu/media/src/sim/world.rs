@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::bot::{Bot, Coding, Encoding, LayerConfig, SinkConfig, SourceConfig, TWCC_ID};
+use super::bot::{Bot, Coding, Encoding, LayerConfig, PLAYOUT_DELAY_ID, SinkConfig, SourceConfig, TWCC_ID};
 use super::clock;
 use super::net::{Link, Network};
 use crate::command::{
@@ -621,6 +621,7 @@ fn extensions() -> ExtensionMap {
     map.set(Extension::AudioLevel, 1);
     map.set(Extension::Mid, 4);
     map.set(Extension::TransportCc, TWCC_ID);
+    map.set(Extension::PlayoutDelay, PLAYOUT_DELAY_ID);
     map.set(Extension::Rid, 10);
     map.set(Extension::RepairedRid, 11);
     map

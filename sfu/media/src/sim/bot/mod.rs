@@ -457,7 +457,13 @@ impl Bot {
         let sink =
             self.sinks.values_mut().find(|s| s.config().ssrc == ssrc || s.config().rtx_ssrc == Some(ssrc));
         match sink {
-            Some(sink) => sink.packet(&parsed, datagram.len(), now),
+            Some(sink) => {
+                let told = parsed.extensions.iter().find(|(id, _)| *id == PLAYOUT_DELAY_ID);
+                if let Some((_, [a, b, c])) = told {
+                    sink.playout_delay = Some([*a, *b, *c]);
+                }
+                sink.packet(&parsed, datagram.len(), now);
+            }
             None => self.stats.unexpected += 1,
         }
     }
@@ -578,3 +584,5 @@ impl Bot {
 
 /// Id of the transport-wide sequence number in the sections that [`super::world`] negotiates.
 pub(super) const TWCC_ID: u8 = 5;
+/// .. and of the playout delay.
+pub(super) const PLAYOUT_DELAY_ID: u8 = 6;

@@ -91,6 +91,8 @@ pub struct Sink {
     pub wire_bytes: u64,
     /// Sender reports: NTP time and RTP timestamp of the last, and when it came.
     pub last_sr: Option<(u64, u32, Instant)>,
+    /// The playout delay that was told last, as on the wire.
+    pub playout_delay: Option<[u8; 3]>,
     /// Packets that the last sender report claims.
     pub sr_packets: u32,
     /// The stream began without a key frame, or a gap in it was given up: one is to be asked for.
@@ -119,6 +121,7 @@ impl Sink {
             octets: 0,
             wire_bytes: 0,
             last_sr: None,
+            playout_delay: None,
             sr_packets: 0,
             lacks_key: false,
             asked_key: None,
