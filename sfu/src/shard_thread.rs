@@ -29,8 +29,12 @@ const CONNECT_TIME: Duration = Duration::from_micros(500);
 const CONNECT_BATCH: usize = 2;
 /// Bytes of a fan-out that are sent before it goes on: they are still in the nearest caches then.
 const SEND_AT: usize = 64 * 1024;
-/// Timers and RTCP that is received apart may be so late: those of hundreds of peers share a wake-up.
+/// Timers may be so late: those of hundreds of peers share a wake-up. ..
 const GRID: Duration = Duration::from_millis(4);
+/// .. Those for which nobody waits, and reports that are received apart, may be so late: mostly media wakes before.
+const PATIENCE: Duration = Duration::from_millis(20);
+/// Receivers report at least so often; when nothing came for so long, the next report wakes.
+const REPORTS: Duration = Duration::from_millis(150);
 /// Under load the thread wakes at most so often: one wake-up finds what many would have found one by one.
 const REST: Duration = Duration::from_millis(1);
 /// Longest sleep: bounds how late the CPU figure is.
@@ -242,7 +246,7 @@ impl Loop {
             } else if !self.waiting.is_empty() {
                 Wait { rest: None, timeout: Duration::from_millis(1), for_feedback: true }
             } else {
-                rhythm.wait(self.shard.poll_timeout(), self.shard.is_exact(now), now)
+                rhythm.wait(Deadlines::of(&self.shard, now), now)
             };
             if let Some(rest) = wait.rest {
                 std::thread::sleep(rest);
@@ -404,8 +408,26 @@ struct Rhythm {
     apart: bool,
     /// The last two turns.
     woke: [Instant; 2],
-    /// RTCP was last taken, and there was some.
-    feedback: (Instant, bool),
+    /// When there was last a look at reports, and when there were some.
+    looked: Instant,
+    found: Option<Instant>,
+}
+
+/// What a shard wants to be woken for.
+#[derive(Debug, Clone, Copy, Default)]
+struct Deadlines {
+    /// Somebody waits for it.
+    prompt: Option<Instant>,
+    /// .. and it counts to the point.
+    exact: bool,
+    /// The first of all.
+    any: Option<Instant>,
+}
+
+impl Deadlines {
+    fn of(shard: &Shard, now: Instant) -> Self {
+        Self { prompt: shard.poll_prompt_timeout(), exact: shard.is_exact(now), any: shard.poll_timeout() }
+    }
 }
 
 /// What to wait for.
@@ -421,26 +443,26 @@ struct Wait {
 
 impl Rhythm {
     fn new(apart: bool, now: Instant) -> Self {
-        Self { start: now, apart, woke: [now; 2], feedback: (now, false) }
+        Self { start: now, apart, woke: [now; 2], looked: now, found: None }
     }
 
     fn woke(&mut self, now: Instant) {
         self.woke = [self.woke[1], now];
     }
 
-    /// The next deadline is the shard's, and so is whether it is to be kept to the point.
-    fn wait(&self, deadline: Option<Instant>, exact: bool, now: Instant) -> Wait {
+    /// What to wait for now.
+    fn wait(&self, Deadlines { prompt, exact, any }: Deadlines, now: Instant) -> Wait {
         let [before, last] = self.woke;
         // A turn that followed right upon another is one of many; a lone one is not held up.
         let dense = last.saturating_duration_since(before) < REST;
         let rest = REST.saturating_sub(now.saturating_duration_since(last));
         let rest = Some(rest).filter(|rest| dense && !exact && !rest.is_zero());
         let now = now + rest.unwrap_or_default();
-        let deadline = deadline.map(|at| if exact { at } else { self.round_up(at) });
+        let prompt = prompt.map(|at| if exact { at } else { self.round_up(at) });
+        let deadline = [prompt, any.map(|at| at + PATIENCE)].into_iter().flatten().min();
         let deadline = deadline.map_or(MAX_SLEEP, |at| at.saturating_duration_since(now));
-        // Where there was RTCP a moment ago there will be more: it is collected. Where there was none it wakes.
-        let (taken, some) = self.feedback;
-        let held = Some(taken + GRID).filter(|until| self.apart && some && *until > now);
+        // Where there were reports a moment ago there will be more: they are collected. Where there were none they wake.
+        let held = Some(self.looked + PATIENCE).filter(|until| self.expects_reports(now) && *until > now);
         let held_for = held.map(|until| until.saturating_duration_since(now));
         let timeout = deadline.min(MAX_SLEEP).min(held_for.unwrap_or(MAX_SLEEP));
         Wait { rest, timeout, for_feedback: held.is_none() }
@@ -453,13 +475,20 @@ impl Rhythm {
         self.start + Duration::from_micros(u64::try_from(rounded).unwrap_or(u64::MAX / 2))
     }
 
-    /// Whether RTCP is taken in a turn that has another reason: a little early saves a wake-up.
+    /// Whether there is a look at reports in a turn that has another reason.
     fn feedback_due(&self, now: Instant) -> bool {
-        self.apart && self.feedback.1 && now >= self.feedback.0 + GRID / 2
+        self.expects_reports(now) && now >= self.looked + GRID
     }
 
     fn took_feedback(&mut self, found: usize, now: Instant) {
-        self.feedback = (now, found > 0);
+        self.looked = now;
+        if found > 0 {
+            self.found = Some(now);
+        }
+    }
+
+    fn expects_reports(&self, now: Instant) -> bool {
+        self.apart && self.found.is_some_and(|at| now.saturating_duration_since(at) < REPORTS)
     }
 }
 
@@ -492,6 +521,10 @@ mod tests {
         Duration::from_micros(n)
     }
 
+    fn prompt(at: Instant) -> Deadlines {
+        Deadlines { prompt: Some(at), exact: false, any: Some(at) }
+    }
+
     #[test]
     fn a_lone_datagram_is_not_held_up_and_many_are_taken_together() {
         let t = Instant::now();
@@ -500,45 +533,56 @@ mod tests {
             let now = t + us(20_000 * n);
             rhythm.woke(now);
             assert_eq!(
-                rhythm.wait(None, false, now + us(30)),
+                rhythm.wait(Deadlines::default(), now + us(30)),
                 Wait { rest: None, timeout: MAX_SLEEP, for_feedback: true }
             );
         }
         // Another one, right behind.
         let now = t + us(80_100);
         rhythm.woke(now);
-        assert_eq!(rhythm.wait(None, false, now + us(40)).rest, Some(us(960)));
+        assert_eq!(rhythm.wait(Deadlines::default(), now + us(40)).rest, Some(us(960)));
         // What took longer than that has no rest.
-        assert_eq!(rhythm.wait(None, false, now + us(1_000)).rest, None);
+        assert_eq!(rhythm.wait(Deadlines::default(), now + us(1_000)).rest, None);
     }
 
     #[test]
     fn deadlines_share_wake_ups_and_none_is_early() {
         let t = Instant::now();
         let mut rhythm = Rhythm::new(false, t);
-        rhythm.woke(t + us(50_000));
-        let timeout = |at| rhythm.wait(Some(t + us(at)), false, t + us(50_000)).timeout;
+        let now = t + us(50_000);
+        rhythm.woke(now);
+        let timeout = |at| rhythm.wait(prompt(t + us(at)), now).timeout;
         assert_eq!([timeout(50_001), timeout(52_000), timeout(52_001)], [us(2_000), us(2_000), us(6_000)]);
         assert_eq!(timeout(40_000), Duration::ZERO);
-        let exact = rhythm.wait(Some(t + us(50_001)), true, t + us(50_000));
-        assert_eq!(exact.timeout, us(1), "while there is a probe");
+        let exact = Deadlines { exact: true, ..prompt(t + us(50_001)) };
+        assert_eq!(rhythm.wait(exact, now).timeout, us(1), "while there is a probe");
         assert_eq!(timeout(9_000_000), MAX_SLEEP);
+        let patient = Deadlines { any: Some(t + us(51_000)), ..Deadlines::default() };
+        assert_eq!(rhythm.wait(patient, now).timeout, us(1_000) + PATIENCE);
+        let both = Deadlines { any: Some(t + us(40_000)), ..prompt(t + us(57_000)) };
+        assert_eq!(rhythm.wait(both, now).timeout, us(10_000).min(PATIENCE - us(10_000)));
     }
 
     #[test]
-    fn rtcp_is_collected_while_there_is_some() {
+    fn reports_are_collected_while_there_are_some() {
         let t = Instant::now();
         let mut rhythm = Rhythm::new(true, t);
         let at = t + us(100_000);
         rhythm.woke(at);
-        assert!(rhythm.wait(None, false, at).for_feedback, "there was none: the first wakes");
+        assert!(rhythm.wait(Deadlines::default(), at).for_feedback, "there was none: the first wakes");
         rhythm.took_feedback(3, at);
-        assert_eq!(rhythm.wait(None, false, at), Wait { rest: None, timeout: GRID, for_feedback: false });
-        assert!(!rhythm.feedback_due(at + us(1_900)));
-        assert!(rhythm.feedback_due(at + us(2_000)), "another reason woke the thread");
-        assert!(rhythm.wait(None, false, at + GRID).for_feedback, "it has waited for long enough");
+        let wait = rhythm.wait(Deadlines::default(), at);
+        assert_eq!(wait, Wait { rest: None, timeout: PATIENCE, for_feedback: false });
+        assert!(!rhythm.feedback_due(at + us(3_900)));
+        assert!(rhythm.feedback_due(at + GRID), "another reason woke the thread");
+        assert!(
+            rhythm.wait(Deadlines::default(), at + PATIENCE).for_feedback,
+            "they have waited for long enough"
+        );
+        // A look that finds none says little: they come every 50 or 100 ms.
         rhythm.took_feedback(0, at + GRID);
-        assert!(rhythm.wait(None, false, at + GRID).for_feedback);
-        assert!(!rhythm.feedback_due(at + us(60_000)));
+        assert!(!rhythm.wait(Deadlines::default(), at + GRID).for_feedback);
+        let later = at + REPORTS;
+        assert!(rhythm.wait(Deadlines::default(), later).for_feedback && !rhythm.feedback_due(later));
     }
 }

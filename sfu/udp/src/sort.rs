@@ -2,8 +2,8 @@
 //! (`SO_ATTACH_REUSEPORT_CBPF`).
 //!
 //! Receivers report ten or twenty times a second each, whatever the media does: with many of them a thread that waits for
-//! its one socket is woken for reports above all. Apart, they can be collected for a few milliseconds while media still
-//! wakes at once. And a handshake costs what hundreds of packets do: when many join at once, media need not stand in one
+//! its one socket is woken for reports above all. Apart, they can be collected for some milliseconds while media still
+//! wakes at once, and so do requests for retransmissions and key frames. And a handshake costs what hundreds of packets do: when many join at once, media need not stand in one
 //! line with them.
 
 use std::io;
@@ -60,8 +60,9 @@ impl Sorted {
 
 /// Tells datagrams by their first two bytes, as [RFC 7983](https://www.rfc-editor.org/rfc/rfc7983) and
 /// [RFC 5761 section 4](https://www.rfc-editor.org/rfc/rfc5761#section-4) have it: 128 to 191 is RTP or, with 192 to 223 behind it,
-/// RTCP. Both bytes are in clear in SRTP and SRTCP. A datagram that is too short ends the program with 0, which is the
-/// first socket.
+/// RTCP. Both bytes are in clear in SRTP and SRTCP. Of RTCP it collects what begins with a report (200, 201) or transport-wide
+/// feedback (205 with format 15); with [reduced size](https://www.rfc-editor.org/rfc/rfc5506) a request begins with
+/// itself. A datagram that is too short ends the program with 0, which is the first socket.
 fn sort(fd: RawFd) -> io::Result<()> {
     const LOAD: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
     const AND: u16 = (libc::BPF_ALU | libc::BPF_AND | libc::BPF_K) as u16;
@@ -71,10 +72,14 @@ fn sort(fd: RawFd) -> io::Result<()> {
     let mut program = [
         op(LOAD, 0, 0, 0),
         op(AND, 0, 0, 0xc0),
-        op(EQUAL, 0, 5, 0x80),
+        op(EQUAL, 0, 9, 0x80),
         op(LOAD, 0, 0, 1),
-        op(AND, 0, 0, 0xe0),
-        op(EQUAL, 0, 1, 0xc0),
+        op(EQUAL, 5, 0, 200),
+        op(EQUAL, 4, 0, 201),
+        op(EQUAL, 0, 4, 205),
+        op(LOAD, 0, 0, 0),
+        op(AND, 0, 0, 0x1f),
+        op(EQUAL, 0, 1, 15),
         op(RETURN, 0, 0, FEEDBACK),
         op(RETURN, 0, 0, MEDIA),
         op(RETURN, 0, 0, CONNECT),

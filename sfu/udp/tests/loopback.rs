@@ -123,7 +123,8 @@ fn datagrams_are_sorted_by_the_kernel_and_the_port_is_still_taken() {
         assert_eq!(taken.kind(), std::io::ErrorKind::AddrInUse, "another relay on the port is told so");
         let out = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         out.connect(("127.0.0.1", into.local_addr().unwrap().port())).unwrap();
-        // First and second byte, and where it goes: RTP with and without marker, reports, STUN, DTLS, others.
+        // First and second byte, and where it goes: RTP with and without marker, reports and transport-wide feedback,
+        // requests, STUN, DTLS, others.
         #[derive(Clone, Copy, PartialEq, Debug)]
         enum To {
             Media,
@@ -134,11 +135,14 @@ fn datagrams_are_sorted_by_the_kernel_and_the_port_is_still_taken() {
             (0x80, 96, To::Media),
             (0x80, 0x80 | 96, To::Media),
             (0x80, 191, To::Media),
-            (0x80, 192, To::Feedback),
             (0x81, 200, To::Feedback),
+            (0x80, 201, To::Feedback),
             (0x8f, 205, To::Feedback),
-            (0xa1, 206, To::Feedback),
-            (0x80, 223, To::Feedback),
+            (0xaf, 205, To::Feedback),
+            (0x81, 205, To::Media),
+            (0xa1, 206, To::Media),
+            (0x8f, 206, To::Media),
+            (0x80, 192, To::Media),
             (0x80, 224, To::Media),
             (0x00, 1, To::Connect),
             (0x00, 200, To::Connect),

@@ -9,6 +9,10 @@ use std::time::{Duration, Instant};
 
 /// So much time's worth of bytes may leave at once ..
 const BURST: Duration = Duration::from_millis(10);
+/// .. or so much where the path has room: frames of the usual size leave in one go, as they come from senders' own pacers
+/// (libwebrtc: `kDefaultBurstInterval` and, for the bound, `kMaxBurstSize`), ..
+const ROOMY_BURST: Duration = Duration::from_millis(40);
+const MAX_BURST: u64 = 63_000;
 /// .. and never less than this: two packets.
 const MIN_BURST: u64 = 2500;
 /// What waits is sent faster when it would else take longer than this. A large key frame is worth more than its delay.
@@ -28,6 +32,8 @@ pub struct Pacer<T> {
     rate: Option<u64>,
     /// A long queue is no reason to send faster: the path has one itself.
     patient: bool,
+    /// The path carries all that is wanted: larger bursts do no harm.
+    roomy: bool,
     /// Bytes sent that the rate has not made up for yet.
     debt: u64,
     /// When the debt was last brought up to date.
@@ -50,6 +56,7 @@ impl<T> Default for Pacer<T> {
         Self {
             rate: None,
             patient: false,
+            roomy: false,
             debt: 0,
             settled: None,
             urgent: VecDeque::new(),
@@ -75,6 +82,11 @@ impl<T: Copy + PartialEq> Pacer<T> {
         self.patient = patient;
     }
 
+    /// Whether the path carries all that is wanted, so that whole frames may leave at once.
+    pub fn set_roomy(&mut self, roomy: bool) {
+        self.roomy = roomy;
+    }
+
     /// Whether a packet must wait. Without a queue it goes straight through.
     pub fn must_wait(&mut self, now: Instant) -> bool {
         self.room(now) == 0
@@ -88,7 +100,7 @@ impl<T: Copy + PartialEq> Pacer<T> {
             return 0;
         }
         self.settle(now);
-        burst(rate).saturating_sub(self.debt)
+        self.burst(rate).saturating_sub(self.debt)
     }
 
     /// Whether a retransmission must wait: it does not for video.
@@ -189,14 +201,20 @@ impl<T: Copy + PartialEq> Pacer<T> {
         let Some(rate) = self.speed() else { return Some(now) };
         self.settle(now);
         // Half a burst at a time: packet by packet none would leave together with another.
-        let over = self.debt.saturating_sub(burst(rate) / 2);
+        let over = self.debt.saturating_sub(self.burst(rate) / 2);
         Some(now + time_for(over, rate))
     }
 
     fn is_open(&mut self, now: Instant) -> bool {
         let Some(rate) = self.speed() else { return true };
         self.settle(now);
-        self.debt < burst(rate)
+        self.debt < self.burst(rate)
+    }
+
+    /// How many bytes may leave at once.
+    fn burst(&self, rate: u64) -> u64 {
+        let time = if self.roomy { ROOMY_BURST } else { BURST };
+        bytes_in(time, rate).clamp(MIN_BURST, MAX_BURST)
     }
 
     /// The rate, or more where the queue is long.
@@ -220,10 +238,6 @@ impl<T: Copy + PartialEq> Pacer<T> {
             self.settled = Some(now);
         }
     }
-}
-
-fn burst(rate: u64) -> u64 {
-    bytes_in(BURST, rate).max(MIN_BURST)
 }
 
 fn bytes_in(time: Duration, rate: u64) -> u64 {
@@ -286,6 +300,24 @@ mod tests {
         for window in first.windows(5) {
             assert!(window[4] - window[0] >= 4 || window[0] == 0, "{first:?}");
         }
+    }
+
+    #[test]
+    fn where_there_is_room_whole_frames_pass() {
+        let t = crate::sim::clock::epoch();
+        let mut pacer = Pacer::<u32>::default();
+        pacer.set_rate(Some(3_000_000), t);
+        assert_eq!(pacer.room(t), 3_750);
+        pacer.set_roomy(true);
+        assert_eq!(pacer.room(t), 15_000, "40 ms");
+        // 2.5 Mbit/s in 30 frames a second: none waits.
+        for frame in 0..300 {
+            let now = t + Duration::from_micros(33_333 * frame);
+            assert!(pacer.room(now) >= 10_417);
+            pacer.sent(10_417, now);
+        }
+        pacer.set_rate(Some(50_000_000), t + ms(20_000));
+        assert_eq!(pacer.room(t + ms(20_000)), MAX_BURST);
     }
 
     #[test]

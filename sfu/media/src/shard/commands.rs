@@ -258,6 +258,7 @@ impl Shard {
         let Some(mut peer) = self.peers.remove(key) else { return };
         self.timers.disarm(Timer::Peer(key));
         self.timers.disarm(Timer::Pace(key));
+        self.timers.disarm(Timer::Repair(key));
         for (_, track) in std::mem::take(&mut peer.published) {
             self.remove_track(track);
         }

@@ -188,7 +188,7 @@ impl Shard {
         };
         match stream.inbound.poll_timeout(now) {
             None => return,
-            Some(at) if at > now => return self.timers.arm(Timer::Peer(peer_key), at),
+            Some(at) if at > now => return self.timers.arm(Timer::Repair(peer_key), at),
             Some(_) => {}
         }
         let ssrc = stream.inbound.ssrc();
@@ -204,7 +204,7 @@ impl Shard {
             write::pli(&mut self.rtcp, OWN_SSRC, ssrc);
         }
         if let Some(at) = stream.inbound.poll_timeout(now) {
-            self.timers.arm(Timer::Peer(peer_key), at.max(now + super::connect::MIN_REST));
+            self.timers.arm(Timer::Repair(peer_key), at.max(now + super::connect::MIN_REST));
         }
         self.send_rtcp(peer_key, tx);
     }

@@ -182,7 +182,7 @@ impl Shard {
         let mark = Self::mark(tx);
         while let Some(timer) = self.timers.pop_due(now) {
             match timer {
-                Timer::Peer(key) => self.peer_timeout(key, tx, now),
+                Timer::Peer(key) | Timer::Repair(key) => self.peer_timeout(key, tx, now),
                 Timer::Pace(key) => self.pace(key, tx, now),
                 Timer::Relayed(key) => self.relayed_timeout(key, tx, now),
                 Timer::Levels => self.report_levels(now),
@@ -196,6 +196,12 @@ impl Shard {
     /// When [`Shard::handle_timeout`] is due; it may be called earlier.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.next()
+    }
+
+    /// The part of [`Shard::poll_timeout`] that somebody waits for: packets that are paced, retransmissions to be asked for.
+    /// The rest can be some tens of milliseconds late, until there is another reason to wake.
+    pub fn poll_prompt_timeout(&self) -> Option<Instant> {
+        self.timers.next_prompt()
     }
 
     /// Whether [`Shard::handle_timeout`] should be called on time. Else a few milliseconds do no harm: timers of many peers

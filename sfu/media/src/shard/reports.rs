@@ -47,8 +47,10 @@ impl Shard {
             let Some(track) = track.and_then(|(_, track)| self.tracks.get(*track)) else { continue };
             for stream_key in track.streams.into_iter().flatten() {
                 let stream = self.tracks.streams.get(stream_key);
-                if stream.and_then(|stream| stream.inbound.poll_timeout(now)).is_some_and(|at| at <= now) {
-                    self.stream_timeout(stream_key, tx, now);
+                match stream.and_then(|stream| stream.inbound.poll_timeout(now)) {
+                    Some(at) if at > now => self.timers.arm(Timer::Repair(key), at),
+                    Some(_) => self.stream_timeout(stream_key, tx, now),
+                    None => {}
                 }
             }
         }

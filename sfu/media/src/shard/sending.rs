@@ -47,6 +47,8 @@ const LARGE_PADDING: u64 = 4_000_000;
 const SAME_PROBE: Duration = Duration::from_millis(200);
 /// Time until the estimator is asked again after it wanted a probe that could not be sent.
 const REST: Duration = Duration::from_millis(50);
+/// A path that carried all that is wanted for so long, without a queue, takes whole frames at once.
+const ROOMY_AFTER: Duration = Duration::from_secs(3);
 /// The pacer is never slower than what was allocated, and a bit: rates vary.
 const PACING_PERCENT: u64 = 120;
 
@@ -126,6 +128,9 @@ pub(crate) struct Sending {
     /// Audio in layer 0, repairs in layer 1: what goes off the budget before video.
     fixed: LayerRates<10>,
     shared: Shared,
+    /// Since when everything wanted was given out, and the path had no queue.
+    roomy_since: Option<Instant>,
+    satisfied: bool,
     /// The path was known well enough once: pauses may come, packets are paced.
     started: bool,
     /// Since when the estimate is below where it began.
@@ -321,6 +326,7 @@ impl Sending {
     /// The video budget was shared out.
     pub(super) fn set_shared(&mut self, shared: Shared, now: Instant) {
         let fixed = self.fixed_bps(self.shared_target, now);
+        self.satisfied = shared.allocated >= shared.wanted;
         let mut wanted = (shared.wanted + fixed) / 100 * PROBED_PERCENT;
         if !self.started && shared.wanted > 0 {
             // Little is known of the tracks either.
@@ -342,7 +348,12 @@ impl Sending {
             let allocated = self.shared.allocated.saturating_mul(target.min(estimate)) / estimate;
             estimator.pacing_bps().max(allocated / 100 * PACING_PERCENT).max(probe)
         });
-        self.pacer.set_patient(paced && self.drains(), now);
+        let drains = self.drains();
+        self.pacer.set_patient(paced && drains, now);
+        let since = if self.satisfied && !drains { Some(*self.roomy_since.get_or_insert(now)) } else { None };
+        self.roomy_since = since;
+        let roomy = since.is_some_and(|since| now.saturating_duration_since(since) >= ROOMY_AFTER);
+        self.pacer.set_roomy(roomy && self.probing.is_none());
         self.pacer.set_rate(rate, now);
     }
 
