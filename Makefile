@@ -130,6 +130,12 @@ bench-live: ## what a whole relay process takes with live clients on loopback: C
 bench-live-json: ## the same, one JSON object a line
 	@$(MAKE) --no-print-directory bench-live ARGS="--json $(ARGS)"
 
+.PHONY: bench-live-floor
+bench-live-floor: ## what a bare forwarder takes for the same shapes
+	@$(MAKE) --no-print-directory setup-build >&2
+	@$(CARGO) build --release --locked -p benches --bin bench-live-floor >&2
+	@target/release/bench-live-floor $(ARGS)
+
 .PHONY: loadtest loadtest-capacity
 # Flags after the server's: make loadtest LOAD="--scenario churn"
 LOAD ?= --rooms 5 --participants 4 --video 720p --audio --duration 30s

@@ -11,26 +11,26 @@ use crate::Shape;
 use crate::timing::CpuClock;
 
 /// RTP header with one extension word.
-const HEADER: usize = 20;
-const TAG: usize = 16;
+pub(crate) const HEADER: usize = 20;
+pub(crate) const TAG: usize = 16;
 /// Receivers whose frames go out in one `sendmmsg`.
 const MESSAGES: usize = 8;
 
 /// A key with its salt.
-struct Cipher {
+pub(crate) struct Cipher {
     key: LessSafeKey,
     salt: [u8; 12],
 }
 
 impl Cipher {
-    fn new(number: usize) -> Result<Self> {
+    pub(crate) fn new(number: usize) -> Result<Self> {
         let byte = |at: usize| (number * 31 + at * 7 + 1) as u8;
         let key: Vec<u8> = (0..16).map(byte).collect();
         let key = UnboundKey::new(&AES_128_GCM, &key).context("AES-128-GCM")?;
         Ok(Self { key: LessSafeKey::new(key), salt: std::array::from_fn(byte) })
     }
 
-    fn nonce(&self, ssrc: u32, index: u64) -> Nonce {
+    pub(crate) fn nonce(&self, ssrc: u32, index: u64) -> Nonce {
         let mut iv = self.salt;
         for (a, b) in iv[2..6].iter_mut().zip(ssrc.to_be_bytes()) {
             *a ^= b;
@@ -40,15 +40,39 @@ impl Cipher {
         }
         Nonce::assume_unique_for_key(iv)
     }
+
+    /// Seals in place and gives the tag.
+    pub(crate) fn seal(&self, nonce: Nonce, header: &[u8], text: &mut [u8]) -> Result<[u8; TAG]> {
+        let tag = self.key.seal_in_place_separate_tag(nonce, Aad::from(header), text);
+        Ok(tag.ok().context("sealing")?.as_ref().try_into()?)
+    }
+
+    /// Opens in place and gives the length.
+    pub(crate) fn open(&self, nonce: Nonce, header: &[u8], text: &mut [u8]) -> Result<usize> {
+        let plain = self.key.open_in_place(nonce, Aad::from(header), text);
+        Ok(plain.ok().context("opening")?.len())
+    }
 }
 
 /// What one receiver's stream is rewritten by.
-struct Egress {
+pub(crate) struct Egress {
     cipher: Cipher,
     ssrc: u32,
     next: u64,
     twcc: u16,
     timestamp: u32,
+}
+
+impl Egress {
+    pub(crate) fn new(number: usize) -> Result<Self> {
+        Ok(Self {
+            cipher: Cipher::new(number)?,
+            ssrc: 0x1000_0000 + number as u32,
+            next: 65_000 + (number % 400) as u64,
+            twcc: 0,
+            timestamp: number as u32 * 77,
+        })
+    }
 }
 
 /// The loop and its publisher.
@@ -88,15 +112,7 @@ impl Floor {
         socket2::SockRef::from(&relay).set_recv_buffer_size(4 << 20)?;
         let publisher = UdpSocket::bind("127.0.0.1:0")?;
         publisher.connect(relay.local_addr()?)?;
-        let egress = (0..to.len()).map(|number| {
-            Ok(Egress {
-                cipher: Cipher::new(number)?,
-                ssrc: 0x1000_0000 + number as u32,
-                next: 65_000 + (number % 400) as u64,
-                twcc: 0,
-                timestamp: number as u32 * 77,
-            })
-        });
+        let egress = (0..to.len()).map(Egress::new);
         let messages = if batched { MESSAGES } else { 1 };
         let message = shape.frame * (HEADER + shape.payload + TAG);
         Ok(Self {
@@ -142,8 +158,8 @@ impl Floor {
             packet[12..16].copy_from_slice(&[0xbe, 0xde, 0, 1]);
             let (header, text) = packet.split_at_mut(HEADER);
             let nonce = self.ingress.nonce(SSRC, self.fed);
-            let tag = self.ingress.key.seal_in_place_separate_tag(nonce, Aad::from(&*header), text);
-            packet.extend(tag.ok().context("sealing")?.as_ref());
+            let tag = self.ingress.seal(nonce, header, text)?;
+            packet.extend(tag);
             self.publisher.send(&packet)?;
             self.fed += 1;
         }
@@ -164,8 +180,7 @@ impl Floor {
             ensure!(fresh, "replayed");
             let (header, text) = packet.split_at_mut(HEADER);
             let nonce = self.ingress.nonce(ssrc, index);
-            let plain = self.ingress.key.open_in_place(nonce, Aad::from(&*header), text);
-            *len = HEADER + plain.ok().context("opening")?.len();
+            *len = HEADER + self.ingress.open(nonce, header, text)?;
             if index > self.highest {
                 let by = index - self.highest;
                 self.window = if by < 64 { self.window << by } else { 0 } | 1;
@@ -194,7 +209,7 @@ impl Floor {
 }
 
 /// Rewrites and seals one packet to the start of `out`; returns its length.
-fn seal(egress: &mut Egress, packet: &[u8], out: &mut [u8]) -> Result<usize> {
+pub(crate) fn seal(egress: &mut Egress, packet: &[u8], out: &mut [u8]) -> Result<usize> {
     let len = packet.len();
     let out = &mut out[..len + TAG];
     out[..HEADER].copy_from_slice(&packet[..HEADER]);

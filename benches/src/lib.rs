@@ -2,6 +2,7 @@
 
 pub mod call;
 pub mod floor;
+pub mod live;
 pub mod packets;
 pub mod pair;
 pub mod timing;
