@@ -295,7 +295,7 @@ const cases = {
   },
 
   /** A viewer on a good link, beside one whose link turns bad. */
-  async isolation({ browsers, host, clients, proxy }) {
+  async isolation({ browsers, host, clients, proxy, camera }) {
     const name = 'one bad link beside a good one';
     const [client, bad] = clients.viewers;
     for (const each of clients.viewers) {
@@ -308,7 +308,8 @@ const cases = {
     await best(other);
     const span = async () => {
       const sampler = client.sample();
-      const before = await viewer.stats();
+      const keys = async () => Object.values(await camera.sent()).reduce((sum, layer) => sum + layer.keys, 0);
+      const [before, keysBefore] = [await viewer.stats(), await keys()];
       const rtts = [];
       for (let i = 0; i < 30; i += 1) {
         await sleep(1000);
@@ -323,6 +324,7 @@ const cases = {
         rtt: percentile(rtts, 0.5),
         waits: percentile(sampler.stop().map(({ waits }) => waits), 0.95),
         freezes: after.freezes - before.freezes,
+        keys: (await keys()) - keysBefore,
       };
     };
     await sleep(10_000);
@@ -337,6 +339,9 @@ const cases = {
     figure(name, "change of the other's round-trip time, median", change('rtt'), '<= 0.02');
     figure(name, "change of the other's frame rate", change('frames'), '<= 0.02');
     figure(name, "freezes of the other", beside.freezes, '<= 0');
+    figure(name, 'freezes of the other in 30 s, before', calm.freezes);
+    figure(name, 'key frames of all layers in 30 s, before', calm.keys);
+    figure(name, 'key frames of all layers in 30 s, beside', beside.keys);
     figure(name, 'kbit/s of the other', beside.bitrate / 1000);
     figure(name, 'ms of the round trip of the other', beside.rtt * 1000);
     figure(name, "ms of queueing of the other, p95, before", calm.waits);

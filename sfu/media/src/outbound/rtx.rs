@@ -15,9 +15,9 @@ const MIN_INTERVAL: Duration = Duration::from_millis(10);
 pub(super) const MAX_RESENDS: u8 = 10;
 
 /// From this round trip on a repair that is lost itself comes too late ..
-pub(super) const LATE: Duration = Duration::from_millis(150);
-/// .. and is sent twice while no more than this is lost, in 1/256 (5 %): above, the copies would be what congests the path.
-pub(super) const LITTLE_LOSS: u8 = 13;
+pub(super) const LATE: Duration = Duration::from_millis(75);
+/// .. and is sent twice while no more than this is lost, in 1/256 (10 %): above, the copies would be what congests the path.
+pub(super) const LITTLE_LOSS: u8 = 26;
 
 /// Counts retransmissions.
 #[derive(Debug)]
