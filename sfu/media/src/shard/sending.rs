@@ -47,8 +47,10 @@ const LARGE_PADDING: u64 = 4_000_000;
 const SAME_PROBE: Duration = Duration::from_millis(200);
 /// Time until the estimator is asked again after it wanted a probe that could not be sent.
 const REST: Duration = Duration::from_millis(50);
-/// A path that carried all that is wanted for so long, without a queue, takes whole frames at once.
+/// A path that carried all that is wanted for so long, without a queue, takes whole frames at once; ..
 const ROOMY_AFTER: Duration = Duration::from_secs(3);
+/// .. one that loses more than this does not.
+const ROOMY_LOSS: f32 = 0.01;
 /// The pacer is never slower than what was allocated, and a bit: rates vary.
 const PACING_PERCENT: u64 = 120;
 
@@ -350,7 +352,12 @@ impl Sending {
         });
         let drains = self.drains();
         self.pacer.set_patient(paced && drains, now);
-        let since = if self.satisfied && !drains { Some(*self.roomy_since.get_or_insert(now)) } else { None };
+        let lossy = self.estimator.as_ref().is_some_and(|estimator| estimator.loss() > ROOMY_LOSS);
+        let since = if self.satisfied && !drains && !lossy {
+            Some(*self.roomy_since.get_or_insert(now))
+        } else {
+            None
+        };
         self.roomy_since = since;
         let roomy = since.is_some_and(|since| now.saturating_duration_since(since) >= ROOMY_AFTER);
         self.pacer.set_roomy(roomy && self.probing.is_none());
