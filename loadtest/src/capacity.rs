@@ -304,17 +304,6 @@ impl Capacity {
             line.sort_by(|a, b| a.0.total_cmp(&b.0));
             line
         };
-        let chart = |title: &str, x: &str, y: &str, lines: Vec<(&str, Vec<(f64, f64)>)>| Chart {
-            title: title.into(),
-            x: x.into(),
-            y: y.into(),
-            lines: lines
-                .into_iter()
-                .filter(|(_, line)| !line.is_empty())
-                .map(|(name, line)| (name.to_owned(), line))
-                .collect(),
-            ..Chart::default()
-        };
         let curve = |title: &str, unit: &str, name: &str, of: fn(&Step) -> f64| {
             let mark = |s: &Step| match s.verdict().0 {
                 "good" => Mark::Good,
@@ -323,7 +312,7 @@ impl Capacity {
             };
             Chart {
                 marks: run().map(|s| (s.participants as f64, of(s), mark(s))).collect(),
-                ..chart(
+                ..Chart::of(
                     title,
                     "participants",
                     unit,
@@ -342,7 +331,7 @@ impl Capacity {
                 limit: max_loss,
                 ..curve("Capacity: loss after recovery", "% of packets", "lost", |s| s.loss_percent)
             },
-            chart(
+            Chart::of(
                 "CPU against load",
                 "packets/s received",
                 "% of a core",

@@ -46,6 +46,13 @@ pub struct Chart {
 }
 
 impl Chart {
+    /// Lines by their names, those without points left out.
+    pub fn of(title: &str, x: &str, y: &str, lines: Vec<(&str, Vec<(f64, f64)>)>) -> Self {
+        let lines = lines.into_iter().filter(|(_, line)| !line.is_empty());
+        let lines = lines.map(|(name, line)| (name.to_owned(), line)).collect();
+        Self { title: title.into(), x: x.into(), y: y.into(), lines, ..Self::default() }
+    }
+
     /// Whether there is anything to be seen.
     pub fn is_empty(&self) -> bool {
         !self.lines.iter().any(|(_, line)| line.len() > 1) && self.marks.is_empty()

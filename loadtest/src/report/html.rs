@@ -244,21 +244,10 @@ fn charts(r: &Report) -> Vec<Chart> {
     let over_time = |of: &dyn Fn(&super::Point) -> f64| -> Vec<(f64, f64)> {
         r.seconds.iter().enumerate().map(|(i, p)| (i as f64 + 1.0, of(p))).collect()
     };
-    let chart = |title: &str, x: &str, y: &str, lines: Vec<(&str, Vec<(f64, f64)>)>| Chart {
-        title: title.into(),
-        x: x.into(),
-        y: y.into(),
-        lines: lines
-            .into_iter()
-            .filter(|(_, line)| !line.is_empty())
-            .map(|(name, line)| (name.to_owned(), line))
-            .collect(),
-        ..Chart::default()
-    };
     let limit = |name: &str| r.objectives.iter().find(|o| o.name.starts_with(name)).map(|o| o.limit);
     let seconds = "seconds measured";
     let mut charts = vec![
-        chart(
+        Chart::of(
             "Delay distribution",
             "one-way delay, ms",
             "% of frames not later",
@@ -266,7 +255,7 @@ fn charts(r: &Report) -> Vec<Chart> {
         ),
         Chart {
             limit: limit("delay p99"),
-            ..chart(
+            ..Chart::of(
                 "Delay over time",
                 seconds,
                 "ms",
@@ -275,14 +264,14 @@ fn charts(r: &Report) -> Vec<Chart> {
         },
         Chart {
             limit: limit("loss"),
-            ..chart(
+            ..Chart::of(
                 "Loss after recovery over time",
                 seconds,
                 "% of packets",
                 vec![("lost", over_time(&|p| 100.0 * p.lost as f64 / ((p.packets + p.lost).max(1)) as f64))],
             )
         },
-        chart(
+        Chart::of(
             "Bitrate over time",
             seconds,
             "Mbit/s of all streams",
@@ -294,7 +283,12 @@ fn charts(r: &Report) -> Vec<Chart> {
     ];
     let joining = over_time(&|p| p.present as f64);
     if joining.windows(2).any(|pair| matches!(pair, [a, b] if (a.1 - b.1).abs() > 0.5)) {
-        charts.push(chart("Participants over time", seconds, "in their rooms", vec![("present", joining)]));
+        charts.push(Chart::of(
+            "Participants over time",
+            seconds,
+            "in their rooms",
+            vec![("present", joining)],
+        ));
     }
     let use_of = |of: fn(&crate::run::RelaySample) -> Option<f64>| -> Vec<(f64, f64, f64)> {
         let first = r.relay_samples.first().map_or(0.0, |s| s.at_s);
@@ -319,7 +313,7 @@ fn charts(r: &Report) -> Vec<Chart> {
         line
     };
     let names = ["relay's process", "its busiest media thread"];
-    charts.push(chart(
+    charts.push(Chart::of(
         "CPU over time",
         seconds,
         "% of a core",
@@ -328,7 +322,7 @@ fn charts(r: &Report) -> Vec<Chart> {
     // One load says nothing of how CPU goes with it.
     let loads = process.iter().chain(&thread).map(|(.., load)| *load);
     if loads.clone().fold(0.0, f64::max) > 1.5 * loads.fold(f64::INFINITY, f64::min) {
-        charts.push(chart(
+        charts.push(Chart::of(
             "CPU against load",
             "packets/s sent by the relay",
             "% of a core",
