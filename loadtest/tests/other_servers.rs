@@ -16,7 +16,7 @@ fn a_server_that_sends_its_candidates_one_by_one_and_has_no_metrics_is_driven() 
     let role = Role::speaking(3, Some(Resolution::P360), true);
     let report = measure_at(&target, &scenario(1, role, 3), Share::whole(), |_| {});
     assert_eq!((report.joins.joined, report.joins.failed), (3, 0), "{:?}", report.joins.reasons);
-    assert!(front.sent() >= 6, "{} candidates for two connections each", front.sent());
+    assert!(front.sent() >= 18, "{} candidates for two connections each", front.sent());
     assert_eq!((report.video.streams, report.all.missing, report.relay), (6, 0, None));
     assert!(report.video.frames > 200, "{}", report.video.frames);
 }

@@ -29,6 +29,8 @@ pub(crate) struct Transport {
     deadline: Instant,
     pending: Option<SdpPendingOffer>,
     link: Option<Box<BadLink>>,
+    /// ICE and DTLS were done once. Until then that no candidate works says nothing: others may be on their way.
+    pub(crate) up: bool,
     /// Datagrams that the own socket did not take.
     pub(crate) unsent: u64,
 }
@@ -60,7 +62,7 @@ impl Transport {
         let link = link.map(|spec| {
             Box::new(BadLink { inward: Link::new(spec, seed), outward: Link::new(spec, seed ^ 0x5555) })
         });
-        Ok(Self { rtc, socket, local, deadline: now, pending: None, link, unsent: 0 })
+        Ok(Self { rtc, socket, local, deadline: now, pending: None, link, up: false, unsent: 0 })
     }
 
     /// The socket's port.
@@ -91,8 +93,12 @@ impl Transport {
         Ok(())
     }
 
-    /// Takes an address of the server's that is not in its description. It may come before that.
+    /// Takes an address of the server's that is not in its description. It may come before that. One of another address family
+    /// than the own socket's leads nowhere.
     pub(crate) fn add_candidate(&mut self, candidate: Candidate) {
+        if candidate.addr().is_ipv4() != self.local.is_ipv4() {
+            return;
+        }
         self.rtc.add_remote_candidate(candidate);
         self.deadline = Instant::now(); // there may be a check to make
     }
@@ -119,7 +125,10 @@ impl Transport {
                         link.outward.push(datagram, Instant::now());
                     }
                 },
-                Output::Event(event) => events.push(event),
+                Output::Event(event) => {
+                    self.up |= matches!(event, Event::Connected);
+                    events.push(event);
+                }
             }
         }
     }

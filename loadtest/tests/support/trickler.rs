@@ -1,10 +1,11 @@
 //! A signalling server as LiveKit's is, made of ours: it takes the candidates out of descriptions and sends them one by one
-//! afterwards (`TrickleRequest`).
+//! afterwards (`TrickleRequest`), an IPv6 address and a TCP port before those that the bots can use.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use livekit_protocol as proto;
@@ -15,6 +16,14 @@ use tokio::sync::oneshot;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response as Upgrade};
 use tokio_tungstenite::{accept_hdr_async, connect_async};
+
+/// Time enough for a client to look at one candidate before the next.
+const BETWEEN: Duration = Duration::from_millis(20);
+/// What a server on a machine with IPv6 sends, too, and may send first.
+const OF_NO_USE: [&str; 2] = [
+    "a=candidate:3932658255 1 udp 2130706431 2001:db8::2 7882 typ host",
+    "a=candidate:375738803 1 tcp 1671430143 127.0.0.1 7881 typ host tcptype passive",
+];
 
 pub struct Trickler {
     pub address: SocketAddr,
@@ -86,7 +95,10 @@ async fn hand_on(stream: TcpStream, upstream: SocketAddr, sent: Arc<AtomicUsize>
             },
             message = far.next() => match message {
                 Some(Ok(message)) => {
-                    for message in apart(message, &sent) {
+                    for (index, message) in apart(message, &sent).into_iter().enumerate() {
+                        if index > 0 {
+                            tokio::time::sleep(BETWEEN).await;
+                        }
                         if near.send(message).await.is_err() {
                             return;
                         }
@@ -117,8 +129,8 @@ fn apart(message: Message, sent: &AtomicUsize) -> Vec<Message> {
             ..Default::default()
         }))
     };
-    let trickled: Vec<_> =
-        candidates.iter().filter(|line| line.contains("candidate:")).filter_map(trickle).collect();
+    let own = candidates.iter().filter(|line| line.contains("candidate:"));
+    let trickled: Vec<_> = OF_NO_USE.iter().chain(own).filter_map(trickle).collect();
     sent.fetch_add(trickled.len(), Ordering::Relaxed);
     description.sdp = rest.join("\r\n") + "\r\n";
     let encode = |message| {

@@ -200,7 +200,6 @@ pub(super) struct Session<'a> {
     start: Instant,
     connected_at: Instant,
     admitted_at: Instant,
-    subscriber_up: bool,
     join: Option<Join>,
     next_tick: Instant,
     ping_every: Duration,
@@ -279,7 +278,6 @@ impl<'a> Session<'a> {
             start,
             connected_at,
             admitted_at,
-            subscriber_up: false,
             join: None,
             next_tick: admitted_at + TICK,
             ping_every,
@@ -379,7 +377,9 @@ impl<'a> Session<'a> {
         for event in events.drain(..) {
             match &event {
                 Event::Connected => self.check_joined(Instant::now()),
-                Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                Event::IceConnectionStateChange(IceConnectionState::Disconnected)
+                    if self.publisher.as_ref().is_some_and(|p| p.transport.up) =>
+                {
                     return Err("the publishing connection was lost".to_owned());
                 }
                 event => {
@@ -396,11 +396,10 @@ impl<'a> Session<'a> {
         for event in events.drain(..) {
             match event {
                 Event::Connected => {
-                    self.subscriber_up = true;
                     self.remotes.values_mut().for_each(|remote| remote.meter.can_flow(now));
                     self.check_joined(now);
                 }
-                Event::IceConnectionStateChange(IceConnectionState::Disconnected) => {
+                Event::IceConnectionStateChange(IceConnectionState::Disconnected) if self.subscriber.up => {
                     return Err("the receiving connection was lost".to_owned());
                 }
                 Event::RtpPacket(packet) => self.on_packet(&packet),
@@ -413,7 +412,7 @@ impl<'a> Session<'a> {
     /// All connections up: joined.
     fn check_joined(&mut self, now: Instant) {
         let publishing = self.publisher.as_ref().is_none_or(|p| p.transport.rtc.is_connected());
-        if self.join.is_some() || !publishing || !self.subscriber_up {
+        if self.join.is_some() || !publishing || !self.subscriber.up {
             return;
         }
         self.join = Some(Join {

@@ -60,7 +60,7 @@ impl Session<'_> {
         let live = live.map(|(track, result)| (track.clone(), VisitStream::of(result, keyed)));
         VisitReport {
             publisher_connected: self.publisher.as_ref().is_some_and(|p| p.transport.rtc.is_connected()),
-            subscriber_connected: self.subscriber_up,
+            subscriber_connected: self.subscriber.up,
             frames_sent: self.publisher.as_ref().map_or(0, |publisher| publisher.frames),
             key_frame_requests: board.key_frames_wanted,
             streams: ended.chain(live).collect(),
