@@ -27,6 +27,10 @@ pub const FORMAT: u32 = 1;
 pub(crate) const MAX_TESTER_CPU: f64 = 0.85;
 /// The same for timers later than this, in milliseconds, at p99.
 const MAX_LOOP_DELAY_MS: f64 = 10.0;
+/// The same where it stood still once for longer than a freeze, in milliseconds, and for more than this share of the window: half
+/// of what the objectives allow to be frozen or late.
+const MAX_STANDSTILL_MS: f64 = 200.0;
+const MAX_STANDSTILL: f64 = 0.005;
 /// The same for this share of frames made late or dropped at the tester's own sockets.
 const MAX_OWN_LOSS: f64 = 0.0005;
 
@@ -236,6 +240,13 @@ impl Report {
                 t.loop_delay_ms.p99
             ));
         }
+        if t.loop_delay_ms.max > MAX_STANDSTILL_MS.max(self.window_s * 1000.0 * MAX_STANDSTILL) {
+            say(format!(
+                "the tester stood still for {:.0} ms: something else had its cores, or the machine was suspended. Gaps and delays \
+                 of that length may be its own. Give it cores of its own, and run it again",
+                t.loop_delay_ms.max
+            ));
+        }
         let made = (self.sent_packets_per_s * self.window_s).max(1.0);
         if t.late_frames as f64 / made > MAX_OWN_LOSS || t.unsent as f64 / made > MAX_OWN_LOSS {
             say(format!(
@@ -341,9 +352,12 @@ mod tests {
             report.invalid
         };
         assert!(doubts(|r| r.tester.busiest_cpu = 0.8).is_empty());
-        let cases: [(Change, &str, &str); 6] = [
+        assert!(doubts(|r| r.tester.loop_delay_ms.max = 150.0).is_empty());
+        assert!(doubts(|r| (r.window_s, r.tester.loop_delay_ms.max) = (60.0, 290.0)).is_empty());
+        let cases: [(Change, &str, &str); 7] = [
             (|r| r.tester.busiest_cpu = 0.9, "a thread used 90 % of its core", "--threads"),
             (|r| r.tester.loop_delay_ms.p99 = 12.0, "timers fired 12.0 ms late", "cores of its own"),
+            (|r| r.tester.loop_delay_ms.max = 210.0, "stood still for 210 ms", "cores of its own"),
             (|r| r.tester.late_frames = 6, "6 frames late", "fewer participants"),
             (|r| r.tester.unsent = 6, "6 datagrams not taken by its own sockets", "fewer participants"),
             (|r| r.tester.dropped = 6, "dropped 6 datagrams at its own sockets", "rmem_max"),
