@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use loadtest::capacity::Capacity;
 use loadtest::report::Report;
+use loadtest::scenario::Scenario;
 use support::{Host, KEY, SECRET};
 
 /// Runs `loadtest ARGUMENTS` after `before` in a shell.
@@ -74,6 +75,10 @@ fn a_run_writes_its_reports_and_ends_as_they_say() {
     assert!(both.status.success() && said(&both).contains("join"), "{}", said(&both));
     let wrong = command(&host, &files, "compare a.json a.html").output().unwrap();
     assert!(wrong.status.code() == Some(2) && said(&wrong).contains("is no report"), "{}", said(&wrong));
+    std::fs::write(folder.join("search.json"), "{\"scenario\": \"rooms\", \"steps\": []}").unwrap();
+    let wrong = command(&host, &files, "compare search.json a.json").output().unwrap();
+    let why = "search.json is no report of `loadtest run --json`";
+    assert!(wrong.status.code() == Some(2) && said(&wrong).contains(why), "{}", said(&wrong));
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
@@ -92,19 +97,55 @@ fn what_cannot_be_run_ends_with_status_2_and_says_why() {
             "run --url $URL --scenario nothing",
             "nothing is neither a file nor one of the ready scenarios (one-to-one",
         ),
-        ("", "run", "--url <URL>"),
+        ("", "run --audio", "--url is missing"),
+        ("unset LIVEKIT_API_KEY", "run --url $URL --audio", "--api-key is missing (or LIVEKIT_API_KEY)"),
+        (
+            "export LIVEKIT_API_SECRET=",
+            "capacity --url $URL",
+            "--api-secret is missing (or LIVEKIT_API_SECRET)",
+        ),
+        ("", "run --url $URL --audio --json /no/where.json", "cannot write /no/where.json"),
+        ("", "capacity --url $URL --html /no/where.html", "cannot write /no/where.html"),
         ("", "run --url ws://no-such-host.invalid --audio", "no-such-host.invalid is not known to DNS"),
         ("", "run --url wss://localhost:9 --ca /nothing --audio", "cannot read /nothing"),
         ("", "run --url $URL --audio --relay-pid 4194305", "there is no process 4194305"),
         ("", "agent --listen 127.0.0.1:0 --agent-secret short", "fewer than 16 characters"),
     ] {
-        let mut command = command(&host, before, arguments);
-        if arguments == "run" {
-            command.env_remove("LIVEKIT_API_KEY");
-        }
-        let output = command.output().unwrap();
+        let output = command(&host, before, arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments}: {}", said(&output));
         assert!(said(&output).contains(why), "{arguments}: {}", said(&output));
+    }
+}
+
+#[test]
+fn scenarios_are_listed_and_printed_without_a_server() {
+    for with_key in [true, false] {
+        let said = |arguments: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_loadtest"));
+            command.args(arguments).env_remove("LIVEKIT_API_KEY").env_remove("LIVEKIT_API_SECRET");
+            if with_key {
+                command.env("LIVEKIT_API_KEY", KEY).env("LIVEKIT_API_SECRET", SECRET);
+            }
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{arguments:?}: {}", said(&output));
+            said(&output)
+        };
+        let names = said(&["run", "--list-scenarios"]);
+        for name in [
+            "one-to-one",
+            "family",
+            "case-conference",
+            "group-therapy",
+            "webinar",
+            "join-storm",
+            "churn",
+            "flaky-links",
+        ] {
+            assert!(names.contains(name), "{names}");
+        }
+        let webinar = said(&["run", "--scenario", "webinar", "--print-scenario"]);
+        let scenario: Scenario = toml::from_str(&webinar).unwrap();
+        assert_eq!(scenario.participants(), 1001, "{webinar}");
     }
 }
 

@@ -7,7 +7,7 @@ use loadtest::report::{Objectives, Report, html};
 use loadtest::scenario::Span;
 
 use super::progress::View;
-use super::run::{Cluster, Output, Server, What, save, stop_signal};
+use super::run::{Cluster, Output, Server, What, check_writable, save, stop_signal};
 use super::{BROKEN, HOLDS, INVALID};
 
 #[derive(Debug, clap::Args)]
@@ -61,6 +61,7 @@ testers' or --max.";
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let base = args.what.scenario_lasting(Some(Span::ms(20_000)))?;
     let target = args.server.target()?;
+    check_writable(&[args.output.json.as_deref(), args.output.html.as_deref()])?;
     let mut search = Search::new(args.steps.start, args.steps.max, args.steps.tolerance / 100.0);
     let mut found = Capacity { scenario: base.name.clone(), grow: args.steps.grow, steps: Vec::new() };
     let stop = stop_signal();

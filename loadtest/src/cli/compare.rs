@@ -25,6 +25,13 @@ fn load(path: &Path) -> anyhow::Result<Report> {
     let text = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let report: Report = serde_json::from_slice(&text)
         .with_context(|| format!("{} is no report of `loadtest run --json`", path.display()))?;
-    ensure!(report.format == FORMAT, "{} has format {}, not {FORMAT}", path.display(), report.format);
+    // Neither a search's report nor anything else in JSON has it.
+    ensure!(report.format > 0, "{} is no report of `loadtest run --json`", path.display());
+    ensure!(
+        report.format == FORMAT,
+        "{} has format {}, and this loadtest reads {FORMAT}: run it again with this one",
+        path.display(),
+        report.format
+    );
     Ok(report)
 }

@@ -56,6 +56,7 @@ impl View {
         delay.merge(&p.second.video);
         let joins = match p.failed_joins {
             0 => String::new(),
+            1 => ", 1 join failed".to_owned(),
             failed => format!(", {failed} joins failed"),
         };
         if !p.measuring {

@@ -1,5 +1,6 @@
 //! `loadtest run`.
 
+use std::fs::OpenOptions;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -30,16 +31,16 @@ Exit status: 0 all objectives hold, 1 one is broken, 2 the run could not be made
 pub(crate) struct Server {
     /// Address of the server, `ws://` or `wss://`.
     #[arg(long)]
-    url: String,
+    url: Option<String>,
     /// PEM file of an authority to trust besides the system's, for `wss://`.
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
     /// Name of the API key that the server knows.
     #[arg(long, value_name = "KEY", env = "LIVEKIT_API_KEY")]
-    api_key: String,
+    api_key: Option<String>,
     /// The key's secret.
     #[arg(long, value_name = "SECRET", env = "LIVEKIT_API_SECRET", hide_env_values = true)]
-    api_secret: String,
+    api_secret: Option<String>,
     /// Where the relay's Prometheus metrics are (Curtain's or LiveKit's names), for its CPU and packets.
     #[arg(long, value_name = "URL")]
     relay_metrics: Option<String>,
@@ -135,7 +136,7 @@ impl Cluster {
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    server: Option<Server>,
+    server: Server,
     #[command(flatten)]
     what: What,
     #[command(flatten)]
@@ -157,11 +158,21 @@ pub(crate) struct Args {
 
 impl Server {
     pub(crate) fn target(&self) -> anyhow::Result<Target> {
+        // Not told by the parser: what lists and prints needs no server.
+        let given = |value: &Option<String>, flag: &str, variable: &str| {
+            let value = value.clone().filter(|value| !value.is_empty());
+            value.with_context(|| {
+                format!("{flag} is missing{variable}: it says which server to test, and how to get in")
+            })
+        };
+        let url = given(&self.url, "--url", "")?;
+        let name = given(&self.api_key, "--api-key", " (or LIVEKIT_API_KEY)")?;
+        let secret = given(&self.api_secret, "--api-secret", " (or LIVEKIT_API_SECRET)")?;
         Ok(Target {
-            url: self.url.clone(),
-            trust: trust(&self.url, self.ca.as_deref())?,
-            entry: Entry::Key(ApiKey { name: self.api_key.clone(), secret: self.api_secret.clone() }),
-            local: local_address(&self.url, self.local)?,
+            trust: trust(&url, self.ca.as_deref())?,
+            local: local_address(&url, self.local)?,
+            url,
+            entry: Entry::Key(ApiKey { name, secret }),
             threads: self.threads,
             relay: RelaySource { metrics: self.relay_metrics.clone(), pid: self.relay_pid },
         })
@@ -218,6 +229,20 @@ impl What {
     }
 }
 
+/// Whether the files that the operator asked for can be written: better known before a run than after it.
+pub(crate) fn check_writable(paths: &[Option<&Path>]) -> anyhow::Result<()> {
+    for path in paths.iter().flatten() {
+        let is_new = !path.exists();
+        let opened = OpenOptions::new().append(true).create(true).open(path);
+        opened.with_context(|| format!("cannot write {}", path.display()))?;
+        if is_new {
+            // One that cannot be removed is written over later.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+    Ok(())
+}
+
 /// Writes a file that the operator asked for.
 pub(crate) fn save(path: Option<&Path>, text: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<()> {
     let Some(path) = path else { return Ok(()) };
@@ -249,10 +274,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         print!("{}", toml::to_string(&scenario)?);
         return Ok(ExitCode::from(HOLDS));
     }
-    let Some(server) = args.server else {
-        bail!("--url, --api-key and --api-secret say which server to test")
-    };
-    let target = server.target()?;
+    let target = args.server.target()?;
+    check_writable(&[args.output.json.as_deref(), args.junit.as_deref(), args.output.html.as_deref()])?;
     let mut view = View::new(args.output.quiet);
     let outcome = args.cluster.run(&target, &scenario, stop_signal(), |progress| view.show(progress)).await;
     view.end();
