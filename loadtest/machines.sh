@@ -2,7 +2,8 @@
 # Several testers on machines of their own, made of network namespaces: a relay with its signalling (TLS, from a site of
 # deploy/new-site.sh), a coordinator and two agents on a bridge. Of the
 # three in each room the third, who is the second agent's, is behind 8 ms of delay each way. Checks that one run comes of it:
-# participants of all, and a distribution of delay that is that of all frames, not a mean of the testers'. As root.
+# participants of all, and a distribution of delay that is that of all frames, not a mean of the testers'. Then the same three search
+# for what the relay carries. As root.
 #
 #   loadtest/machines.sh        CURTAIN_BIN: folder of the binaries (target/release)
 set -euo pipefail
@@ -105,4 +106,20 @@ assert 8 <= delay["p50"] < 20 and delay["p99"] >= 8, delay
 near = [s for s in streams["video"] if min((us for us, _ in s["delay"]), default=0) < 4000]
 assert len(near) == 12, len(near)
 print(f"machines: one run of three testers; {quick:.0%} of the frames came in under 4 ms, p50 {delay['p50']:.1f} ms")
+PY
+status=0
+(run here "$bin/loadtest" capacity --url "wss://$relay" --ca "$site/fullchain.pem" --agent "$near:7990" --agent "$far:7990" --threads 1 \
+    --participants 3 --audio --start 2 --max 4 --ramp 1s --duration 3s --pause 500ms --json "$work/capacity.json" \
+    --html "$work/capacity.html" --quiet) >"$work/said" || status=$?
+cat "$work/said"
+[ -s "$work/capacity.json" ] || { cat "$work/near" "$work/far" >&2; exit 1; }
+/usr/bin/python3 - "$work/capacity.json" "$status" <<'PY'
+import json, sys
+
+steps, status = json.load(open(sys.argv[1]))["steps"], int(sys.argv[2])
+assert [(s["size"], s["participants"], s["streams"]) for s in steps] == [(2, 6, 12), (4, 12, 24)], steps
+assert all(s["holds"] and not s["invalid"] for s in steps), steps
+# Nothing broke up to --max: the limit was not found.
+assert status == 3, status
+print("machines: a search by three testers, each step with the participants of all")
 PY

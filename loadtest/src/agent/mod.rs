@@ -146,7 +146,8 @@ async fn serve_one(
     }
 }
 
-/// What an agent told since that was last shown.
+/// What an agent told: its last second, and of what adds up all that was not shown yet. Its seconds begin when they like, so that
+/// between two looks there may have come none or two.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     failed_joins: u64,
@@ -155,17 +156,17 @@ struct Seen {
 
 impl Seen {
     fn take(&mut self) -> Second {
-        let present = self.second.present;
-        let taken = std::mem::take(&mut self.second);
-        // Who is there is still there when nothing new was told.
-        self.second.present = present;
+        let taken = self.second.clone();
+        (self.second.lost, self.second.freezes) = (0, 0);
         taken
     }
 
     fn add(&mut self, failed_joins: u64, second: &Second) {
         self.failed_joins = failed_joins;
-        self.second.present = 0;
-        self.second.merge(second);
+        let Second { lost, freezes, .. } = self.second;
+        self.second = second.clone();
+        self.second.lost += lost;
+        self.second.freezes += freezes;
     }
 }
 
@@ -324,16 +325,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_an_agent_tells_is_shown_once() {
+    fn what_an_agent_tells_is_a_rate_or_shown_once() {
         let mut seen = Seen::default();
         let told = Second { packets: 100, lost: 3, present: 4, ..Second::default() };
         seen.add(1, &told);
         seen.add(1, &told);
         let both = seen.take();
-        assert_eq!((both.packets, both.lost, both.present), (200, 6, 4));
-        // Late by a second: nothing new, but the participants are still there.
+        assert_eq!((both.packets, both.lost, both.present), (100, 6, 4));
+        // Late by a second: nothing new is lost, and the rest is as it was.
         let none = seen.take();
-        assert_eq!((none.packets, none.lost, none.present), (0, 0, 4));
+        assert_eq!((none.packets, none.lost, none.present), (100, 0, 4));
     }
 
     #[test]
