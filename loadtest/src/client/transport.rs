@@ -21,6 +21,10 @@ const BATCH: usize = 64;
 /// A page's stack has buffers of about this size; the kernel may grant less.
 const SOCKET_BUFFER: usize = 1 << 20;
 
+/// An ICE check without an answer is repeated after this, as by browsers: libwebrtc checks every 48 ms until a pair works. A
+/// server drops the first one where it has not read the answer yet.
+const CHECK_AGAIN: Duration = Duration::from_millis(50);
+
 /// The client's end of one PeerConnection.
 pub(crate) struct Transport {
     pub(crate) rtc: Rtc,
@@ -52,12 +56,10 @@ impl Transport {
         let socket = UdpSocket::from_std(socket)?;
         let local = socket.local_addr()?;
         let now = Instant::now();
-        let mut rtc = Rtc::builder()
-            .clear_codecs()
-            .enable_opus(true, false)
-            .enable_vp8(true)
-            .set_rtp_mode(true)
-            .build(now);
+        let mut config =
+            Rtc::builder().clear_codecs().enable_opus(true, false).enable_vp8(true).set_rtp_mode(true);
+        config.set_initial_stun_rto(CHECK_AGAIN);
+        let mut rtc = config.build(now);
         rtc.add_local_candidate(Candidate::host(local, "udp").map_err(RtcError::from)?);
         let link = link.map(|spec| {
             Box::new(BadLink { inward: Link::new(spec, seed), outward: Link::new(spec, seed ^ 0x5555) })
