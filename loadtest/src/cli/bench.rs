@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use loadtest::measure::Dist;
 use loadtest::report::{Objectives, Report};
 use loadtest::run::{RelaySource, Share, Target, run as run_share};
 use loadtest::scenario::{Resolution, Role, Rooms, Scenario, Span, Steady};
@@ -73,6 +74,12 @@ struct Figures {
     cpu_ms_per_join: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     joins_per_s_per_core: Option<f64>,
+    /// .. and the p99 of the delay of the call's sound beside them: in the seconds in which they joined, and in the quiet ones
+    /// before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storm_p99_us: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quiet_p99_us: Option<f64>,
     /// How busy the busiest thread of the bots was.
     tester_cpu: f64,
     doubts: Vec<String>,
@@ -242,14 +249,22 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             scenario.duration = Span::ms((scenario.duration.get() + hold.get()).as_millis() as u64);
         }
         let outcome = run_share(&host.target()?, &scenario, Share::whole(), 0, stop_signal(), |_| {}).await?;
+        let seconds: Vec<_> = outcome.tally.seconds.iter().map(|s| (s.present, s.audio.clone())).collect();
         let report = Report::new(&scenario, outcome, &Objectives::default());
-        let figures = Figures::of(name, &scenario, &report);
+        let mut figures = Figures::of(name, &scenario, &report);
+        figures.find_storm(&scenario, &seconds);
         match args.json {
             true => println!("{}", serde_json::to_string(&figures)?),
             false => figures.print(),
         }
     }
     Ok(ExitCode::from(HOLDS))
+}
+
+/// When many join at once; zero where nobody does.
+fn storm_at(scenario: &Scenario) -> Duration {
+    let roles = scenario.rooms.iter().flat_map(|rooms| &rooms.roles);
+    roles.map(|role| role.join_after.get()).max().unwrap_or_default()
 }
 
 impl Figures {
@@ -276,6 +291,8 @@ impl Figures {
             join_p99_ms: r.joins.total_ms.p99,
             cpu_ms_per_join: None,
             joins_per_s_per_core: None,
+            storm_p99_us: None,
+            quiet_p99_us: None,
             tester_cpu: r.tester.busiest_cpu,
             doubts: r.invalid.clone(),
         };
@@ -285,12 +302,29 @@ impl Figures {
         figures
     }
 
+    /// How late sound was in the seconds of the storm, and in those before. `seconds`: who was present, and the delay of sound.
+    fn find_storm(&mut self, scenario: &Scenario, seconds: &[(u64, Dist)]) {
+        let storm = storm_at(scenario);
+        if storm.is_zero() {
+            return;
+        }
+        let p99 = |seconds: &[(u64, Dist)]| {
+            let mut all = Dist::default();
+            seconds.iter().for_each(|(_, delay)| all.merge(delay));
+            all.quantile(0.99).map(|micros| micros as f64)
+        };
+        // From when the first of them came to when the last was there.
+        let (before, during) = seconds.split_at(seconds.len().min(storm.as_secs() as usize));
+        let took = 1 + during.iter().take_while(|(present, _)| *present < self.joins).count();
+        self.storm_p99_us = p99(during.get(..took).unwrap_or(during));
+        // The call itself begins in the first ones.
+        self.quiet_p99_us = p99(before.get(4..).unwrap_or_default());
+    }
+
     /// What the storm took beyond the call that runs beside it: the samples of the quiet seconds before say what that
     /// takes.
     fn count_joins(&mut self, scenario: &Scenario, r: &Report) {
-        let storm =
-            scenario.rooms.iter().flat_map(|rooms| &rooms.roles).map(|role| role.join_after.get()).max();
-        let storm = storm.unwrap_or_default().as_secs_f64();
+        let storm = storm_at(scenario).as_secs_f64();
         let cpu = |from: f64, to: f64| {
             let mut inside = r.relay_samples.iter().filter(|s| (from..to).contains(&s.at_s));
             let (first, last) = (inside.next()?, inside.next_back()?);
@@ -335,6 +369,9 @@ impl Figures {
                 "  {cpu:.2} ms of CPU a join, {rate:.0} joins/s a core; joins p50 {:.0} ms, p99 {:.0} ms",
                 self.join_p50_ms, self.join_p99_ms
             );
+        }
+        if let (Some(storm), Some(quiet)) = (self.storm_p99_us, self.quiet_p99_us) {
+            println!("  the call's sound, p99: {storm:.0} us while they joined, {quiet:.0} us before");
         }
         for doubt in &self.doubts {
             println!("  DOUBT {doubt}");
