@@ -228,6 +228,14 @@ impl Loop {
         {
             tracing::warn!(shard = self.config_index, %error, "cannot pin the shard to a core");
         }
+        // Else many who join at once make media wait for signalling's threads to finish their slices.
+        if let Err(error) = sfu_udp::run_before_others() {
+            tracing::info!(
+                shard = self.config_index,
+                %error,
+                "the shard's thread runs among others, not before them: root or LimitNICE=-10 would allow it"
+            );
+        }
         if !self.socket.borrow().is_sorted() {
             tracing::warn!(
                 shard = self.config_index,

@@ -15,7 +15,7 @@ mod sort;
 mod stamp;
 mod wake;
 
-pub use affinity::{pin_to_cpu, thread_cpu_time};
+pub use affinity::{pin_to_cpu, run_before_others, thread_cpu_time};
 pub use recv::RecvBatch;
 pub use send::SendReport;
 pub use socket::{Readiness, UdpSocket, UdpSocketConfig};
