@@ -157,6 +157,32 @@ pub fn two_share(rate: u64) -> Figures {
     figures
 }
 
+/// Two receivers of one camera as Chromium's, the second 10 s later. There is no layer that half of the link would carry.
+pub fn two_share_camera() -> Figures {
+    let mut figures = Figures::of("one camera, two share 2000 kbit/s");
+    let mut scene = Scene::new(16, RTT, &[chromium_camera(), Publish::audio()]);
+    let receivers = [0, 1].map(|_| scene.connect(link(RTT), link(RTT)));
+    scene.share(&receivers, 2_000_000, QUEUE);
+    scene.subscribe_all(receivers[0]);
+    scene.run_secs(10);
+    scene.subscribe_all(receivers[1]);
+    let from = scene.run_secs(20);
+    let camera = (scene.tracks[0].bot, scene.tracks[0].source);
+    let keys = scene.world.bots[camera.0].source(camera.1).key_frames_asked;
+    let to = scene.run_secs(30);
+    let bps = receivers.map(|r| scene.trace(r).bps(from, to));
+    figures.at_most("share of the one who gets more", bps[0].max(bps[1]) / (bps[0] + bps[1]), 0.6);
+    figures.tell("kbit/s of both on the link", (bps[0] + bps[1]) / 1e3);
+    let waited = receivers.map(|r| ms(scene.trace(r).waited(0.95, from, to)));
+    figures.at_most("ms of queueing, p95 of the worse", waited[0].max(waited[1]), 150.0);
+    let keys = scene.world.bots[camera.0].source(camera.1).key_frames_asked - keys;
+    figures.tell("key frames asked in 30 s", f64::from(keys));
+    let freezes: usize =
+        receivers.iter().map(|r| scene.play(*r, 0, Duration::ZERO, from, to).freezes as usize).sum();
+    figures.tell("freezes of both in 30 s", freezes as f64);
+    figures
+}
+
 /// A link with a queue of three seconds.
 pub fn bufferbloat() -> Figures {
     let mut figures = Figures::of("bufferbloat 1M, queue of 3 s");
