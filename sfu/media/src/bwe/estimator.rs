@@ -29,6 +29,8 @@ const DRAIN_TIME: i64 = 400_000;
 const SHORT_QUEUE: i64 = 50_000;
 /// A queue of this length is drained even before the trend shows overuse, in µs.
 const LONG_QUEUE: i64 = 100_000;
+/// A probe that takes longer than this is over as soon as there is a short queue.
+const LONG_PROBE: Duration = Duration::from_millis(150);
 /// .. until no more than this is left, in µs.
 const DRAINED: i64 = 20_000;
 /// .. and as long as it gets shorter: within this time beyond the round trip, in µs, by a fifth. What does not is not
@@ -317,6 +319,11 @@ impl Estimator {
         self.log.in_flight_bytes()
     }
 
+    /// Whether the path was full not long ago, so that what a probe shows may be too much.
+    pub(crate) fn is_contested(&self, now: Instant) -> bool {
+        self.rate.is_contested(self.micros(now))
+    }
+
     /// A probe to be started now. To be asked after every feedback, timeout and change of demand.
     pub fn poll_probe(&mut self, now: Instant) -> Option<Probe> {
         if !self.may_probe() {
@@ -325,6 +332,11 @@ impl Estimator {
         let at = self.micros(now);
         let filled = self.sent.bps(at) >= UNFILLED * self.estimate;
         self.probing.poll(self.estimate, filled, self.rate.is_contested(at), at)
+    }
+
+    /// Whether a probe under way has made a queue in the path, so that the rest of it would only lengthen that.
+    pub(crate) fn is_too_much(&self, probe: &Probe) -> bool {
+        self.draining.is_some() || probe.duration > LONG_PROBE && self.queue.micros() > SHORT_QUEUE
     }
 
     /// When [`Self::handle_timeout`] wants to be called, and [`Self::poll_probe`] after it.

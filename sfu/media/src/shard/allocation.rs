@@ -7,7 +7,7 @@ use super::peers::PeerKey;
 use super::sending::Work;
 use super::subscriptions::{SubKey, Subscription};
 use super::tracks::{TrackKey, Tracks};
-use crate::bwe::allocator::{Claim, Layer, Steps, given_bps};
+use crate::bwe::allocator::{Budget, Claim, Layer, Steps, given_bps};
 use crate::command::{MediaKind, ShardEvent, SubscriptionTarget};
 use crate::tx::TxQueue;
 
@@ -17,6 +17,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOK_SOON: Duration = Duration::from_millis(50);
 /// How long nothing must fit before a track is paused. A picture that comes and goes is worse than one that is late.
 const PAUSE_AFTER: Duration = Duration::from_millis(600);
+/// How long something must fit before a paused track goes on, on a path that was full not long ago: its key frame is what a
+/// path that was held for too much cannot take, and the next probe tells, ..
+const RESUME_AFTER: Duration = Duration::from_millis(2000);
+/// .. unless the budget is so many times what it takes.
+const PLENTY: u64 = 3;
 /// What a layer is taken for before it was measured, by its place among the track's: what browsers send.
 const EXPECTED_BPS: [u64; 4] = [150_000, 500_000, 1_500_000, 3_000_000];
 /// .. or so many times the layer below.
@@ -34,9 +39,9 @@ impl Shard {
         if let Some(peer) = self.peers.get_mut(key)
             && let Some(budget) = peer.sending.budget(now)
         {
-            let mut shared = peer.sending.allocator.share(budget.bps, budget.starting, &mut claims, now);
+            let mut shared = peer.sending.allocator.share(budget, &mut claims, now);
             for (claim, sub) in claims.iter_mut().zip(&claimants) {
-                self.put_off_pause(*sub, claim, now);
+                self.put_off(*sub, claim, budget, now);
             }
             shared.allocated = given_bps(&claims);
             if let Some(peer) = self.peers.get_mut(key) {
@@ -100,16 +105,24 @@ impl Shard {
         peer.sending.next_look = video.then_some(now + LOOK_EVERY);
     }
 
-    /// Keeps the lowest layer for a while when nothing fits any more: estimates dip.
-    fn put_off_pause(&mut self, key: SubKey, claim: &mut Claim, now: Instant) {
+    /// Keeps the lowest layer for a while when nothing fits any more, and a paused track paused until something did for a
+    /// while: estimates dip and overshoot.
+    fn put_off(&mut self, key: SubKey, claim: &mut Claim, budget: Budget, now: Instant) {
         let Some(sub) = self.subs.get_mut(key) else { return };
-        if claim.given.is_some() {
-            sub.unfit_since = None;
-        } else if claim.current.is_some() {
-            let since = *sub.unfit_since.get_or_insert(now);
-            if now.saturating_duration_since(since) < PAUSE_AFTER {
-                claim.given = claim.steps.as_slice().first().map(|step| step.layer);
-            }
+        if claim.given.is_none() == sub.paused || budget.starting {
+            sub.turns_since = None;
+            return;
+        }
+        let waited = now.saturating_duration_since(*sub.turns_since.get_or_insert(now));
+        let lowest = claim.steps.as_slice().first();
+        if !sub.paused && waited < PAUSE_AFTER {
+            claim.given = lowest.map(|step| step.layer);
+        } else if sub.paused
+            && budget.contested
+            && waited < RESUME_AFTER
+            && lowest.is_some_and(|step| budget.bps < step.bps.saturating_mul(PLENTY))
+        {
+            claim.given = None;
         }
     }
 

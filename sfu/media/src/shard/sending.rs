@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::subscriptions::SubKey;
 use super::tracks::StreamKey;
-use crate::bwe::allocator::{Allocator, Shared};
+use crate::bwe::allocator::{Allocator, Budget, Shared};
 use crate::bwe::{Estimator, EstimatorConfig, Probe};
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, Remote, SeqNo};
@@ -147,15 +147,6 @@ pub(crate) struct Sending {
     pub(super) next_look: Option<Instant>,
 }
 
-/// How much video may be sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Budget {
-    /// Bits per second.
-    pub(super) bps: u64,
-    /// The path is not known yet.
-    pub(super) starting: bool,
-}
-
 impl Sending {
     /// The peer reports on transport-wide numbers.
     pub(super) fn expect_feedback(&mut self, now: Instant) {
@@ -291,7 +282,7 @@ impl Sending {
         let estimator = self.estimator.as_ref()?;
         let Some(told) = self.told else {
             let waited = self.first_sent.map_or(Duration::ZERO, |at| now.saturating_duration_since(at));
-            return (waited < FEEDBACK_PATIENCE).then_some(Budget { bps: 0, starting: true });
+            return (waited < FEEDBACK_PATIENCE).then_some(Budget { starting: true, ..Budget::default() });
         };
         let (estimate, loss) = (estimator.estimate_bps(), estimator.loss());
         let target = shareable.unwrap_or(estimate);
@@ -302,7 +293,9 @@ impl Sending {
         let low = self.low_since.is_some_and(|at| now.saturating_duration_since(at) >= LOW_FOR);
         self.started |= now.saturating_duration_since(told) >= GRACE || low || loss > GRACE_LOSS;
         self.shared_target = target;
-        Some(Budget { bps: target.saturating_sub(self.fixed_bps(target, now)), starting: !self.started })
+        let bps = target.saturating_sub(self.fixed_bps(target, now));
+        let contested = self.estimator.as_ref().is_some_and(|estimator| estimator.is_contested(now));
+        Some(Budget { bps, starting: !self.started, drains: self.drains(), contested })
     }
 
     /// What goes off the budget before video: audio, and repairs up to a share.
@@ -397,7 +390,8 @@ impl Sending {
     pub(super) fn padding_due(&mut self, now: Instant) -> Option<usize> {
         let Probing { probe, since, bytes, .. } = self.probing.as_ref()?;
         let elapsed = now.saturating_duration_since(*since);
-        if elapsed > probe.duration * PROBE_PATIENCE + Duration::from_millis(50) {
+        let late = elapsed > probe.duration * PROBE_PATIENCE + Duration::from_millis(50);
+        if late || self.estimator.as_ref().is_some_and(|estimator| estimator.is_too_much(probe)) {
             self.probing = None;
             return None;
         }

@@ -27,8 +27,8 @@ pub(crate) struct Subscription {
     pub(crate) wanted: SubscriptionTarget,
     /// What it was given of the peer's budget; `None` while paused.
     pub(crate) current: Option<Layer>,
-    /// Since when not even its lowest layer fits.
-    pub(crate) unfit_since: Option<Instant>,
+    /// Since when not even its lowest layer fits, or, while it is paused, something does.
+    pub(crate) turns_since: Option<Instant>,
     /// Room logic knows that it is paused.
     pub(crate) paused: bool,
     /// What the forwarder follows: the page's wish within what was given.
@@ -52,7 +52,7 @@ impl Subscription {
             forwarder,
             wanted,
             current: None,
-            unfit_since: None,
+            turns_since: None,
             paused: false,
             aim: wanted,
         }

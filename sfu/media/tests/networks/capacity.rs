@@ -115,6 +115,31 @@ pub fn step_camera() -> Figures {
     figures
 }
 
+/// One camera as Chromium's and a voice, behind a token bucket that narrows to what the voice and the smallest picture would
+/// fill: it pauses, and what passes at once is no reason to try it again and again.
+pub fn pause_camera() -> Figures {
+    let mut figures = Figures::of("one camera, 3M-100k-3M, a token bucket");
+    let mut scene = Scene::new(17, RTT, &[chromium_camera(), Publish::audio()]);
+    let r = scene.join(link(RTT), Link { bucket: 6000, ..narrow(3_000_000, QUEUE) });
+    let [down, up] = [20, 70].map(Duration::from_secs);
+    scene.then_rate(r, down, Some(100_000));
+    scene.then_rate(r, up, Some(3_000_000));
+    let start = scene.world.now();
+    scene.run(down + Duration::from_secs(10));
+    let camera = (scene.tracks[0].bot, scene.tracks[0].source);
+    let keys = scene.world.bots[camera.0].source(camera.1).key_frames_asked;
+    scene.run_secs(40);
+    let keys = scene.world.bots[camera.0].source(camera.1).key_frames_asked - keys;
+    let end = scene.run_secs(20);
+    let trace = scene.trace(r);
+    let from = start + down + Duration::from_secs(10);
+    figures.at_most("ms of queueing at 100k, p95 from 10 s", ms(trace.waited(0.95, from, start + up)), 150.0);
+    figures.tell("ms of queueing, longest from 10 s", ms(trace.waited(1.0, from, start + up)));
+    figures.at_most("key frames asked in 40 s", f64::from(keys), 6.0);
+    figures.at_most("s until the best layer is back", reached(trace, start + up, end, 0.8 * 2.7e6), 10.0);
+    figures
+}
+
 /// Steady links of several rates.
 pub fn steady(rate: u64) -> Figures {
     let mut figures = Figures::of(format!("steady {} kbit/s", rate / 1000));
@@ -177,8 +202,7 @@ pub fn two_share_camera() -> Figures {
     figures.at_most("ms of queueing, p95 of the worse", waited[0].max(waited[1]), 150.0);
     let keys = scene.world.bots[camera.0].source(camera.1).key_frames_asked - keys;
     figures.tell("key frames asked in 30 s", f64::from(keys));
-    let freezes: usize =
-        receivers.iter().map(|r| scene.play(*r, 0, Duration::ZERO, from, to).freezes as usize).sum();
+    let freezes: usize = receivers.iter().map(|r| scene.play(*r, 0, Duration::ZERO, from, to).freezes).sum();
     figures.tell("freezes of both in 30 s", freezes as f64);
     figures
 }

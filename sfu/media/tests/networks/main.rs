@@ -32,6 +32,7 @@ fn cases() -> Vec<Case> {
     for rate in [1_000_000, 3_000_000] {
         add(format!("two share {rate}"), false, Box::new(move || capacity::two_share(rate)));
     }
+    add("one camera, pause".into(), false, Box::new(capacity::pause_camera));
     add("one camera, two share".into(), false, Box::new(capacity::two_share_camera));
     add("bufferbloat".into(), false, Box::new(capacity::bufferbloat));
     for percent in [1, 5, 10, 20] {
