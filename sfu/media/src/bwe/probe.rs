@@ -158,8 +158,12 @@ impl Cluster {
         self.packets += 1;
     }
 
+    fn bytes(&self) -> u64 {
+        self.skipped + self.measured.bytes
+    }
+
     fn shown(&self) -> Option<Shown> {
-        let bytes = self.skipped + self.measured.bytes;
+        let bytes = self.bytes();
         let enough = self.packets as f64 >= MIN_SHARE * self.probe.min_packets as f64
             && bytes as f64 >= MIN_SHARE * self.probe.min_bytes as f64;
         let (sent, arrived) = self.measured.rates().filter(|_| enough)?;
@@ -295,7 +299,8 @@ impl Probing {
             self.pause = 0;
             self.next_at = now;
             self.next_bps = (bps < self.wanted).then_some(NEXT * bps);
-        } else if over || active.packets >= active.probe.min_packets {
+        } else if over || active.bytes() >= active.probe.min_bytes as u64 {
+            // What the first part of it shows may be less than all of it will.
             self.fail(now);
         }
     }
@@ -469,7 +474,7 @@ mod tests {
         for from in [0, 10_000_000] {
             let probe = probing.poll(4.5e5, false, false, from).unwrap();
             let (mut queue, mut last, mut shown) = (-bucket, from, None);
-            for n in 0..probe.min_packets as i64 {
+            for n in 0..(probe.min_bytes / 1200 + 1) as i64 {
                 let sent_at = from + n * (9600e6 / probe.bps as f64) as i64;
                 queue = f64::max(queue - (sent_at - last) as f64 * link / 8e6, -bucket) + 1200.0;
                 last = sent_at;
