@@ -45,6 +45,7 @@ struct Shared {
     dropped: AtomicU64,
     holding: Mutex<Option<(Instant, Holds)>>,
     held: Mutex<Vec<Duration>>,
+    away: AtomicU64,
 }
 
 pub struct Proxy {
@@ -88,6 +89,11 @@ impl Proxy {
         self.shared.held.lock().unwrap().clone()
     }
 
+    /// The longest that the proxy was away from its sockets, in milliseconds: what passes may be later by so much.
+    pub fn away_ms(&self) -> f64 {
+        self.shared.away.load(Ordering::Relaxed) as f64 / 1e3
+    }
+
     /// Packets of sound towards clients so far, and how many of them were dropped.
     pub fn sound(&self) -> (u64, u64) {
         (self.shared.sound.load(Ordering::Relaxed), self.shared.dropped.load(Ordering::Relaxed))
@@ -125,8 +131,11 @@ fn run(front: &UdpSocket, media: SocketAddr, harm: Harm, state: &Shared) {
     let mut down: Vec<VecDeque<(Instant, Vec<u8>)>> = Vec::new();
     let mut buffer = [0; 2048];
     let mut holding_since: Option<Instant> = None;
+    let mut before = Instant::now();
     while !state.stop.load(Ordering::Relaxed) {
         let now = Instant::now();
+        state.away.fetch_max((now - before).as_micros() as u64, Ordering::Relaxed);
+        before = now;
         while let Ok((length, from)) = front.recv_from(&mut buffer) {
             let client = *index.entry(from).or_insert_with(|| {
                 let upstream = UdpSocket::bind("127.0.0.1:0").unwrap();
