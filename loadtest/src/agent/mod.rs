@@ -234,7 +234,7 @@ pub async fn run_together(
     }
     let mut outcome = run(target, scenario, share, 0, stop, |own| {
         let mut all = own.clone();
-        all.planned = u64::from(scenario.participants());
+        all.planned = scenario.participants();
         for seen in seen.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             all.failed_joins += seen.failed_joins;
             all.second.merge(&seen.take());

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use loadtest::capacity::{Capacity, Grow, Search, Step};
+use loadtest::capacity::{Capacity, Grow, Search, Step, Verdict};
 use loadtest::report::{Objectives, Report, html};
 use loadtest::scenario::Span;
 
@@ -48,7 +48,8 @@ struct Steps {
 }
 
 pub(crate) const EXAMPLES: &str = "\
-Doubles the size until an objective breaks, then halves the gap between what held and what did not.
+Doubles the size until an objective breaks, then halves the gap between what held and what did not. A size that breaks one is
+run again, and counts when it breaks again; so is one in which the tester itself stood still.
 
 Examples (LIVEKIT_API_KEY and LIVEKIT_API_SECRET are set):
   loadtest capacity --url wss://visit.example.org --participants 4 --max 400 --html capacity.html
@@ -78,32 +79,36 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
         let mut view = View::new(args.output.quiet);
         let outcome = args.cluster.run(&target, &scenario, stop.clone(), |p| view.show(p)).await;
         view.end();
-        let outcome = match outcome {
-            Ok(outcome) => outcome,
-            // What was found until then is worth having.
-            Err(error) if !found.steps.is_empty() => {
-                eprintln!("size {size}: {error:#}");
-                found.steps.push(Step::failed(size, &scenario, &format!("{error:#}")));
-                search.record(size, false);
-                continue;
+        let (mut step, report) = match outcome {
+            Ok(outcome) => {
+                let report = Report::new(&scenario, outcome, &args.objectives);
+                (Step::of(size, &report), Some(report))
             }
+            // What was found until then is worth having.
+            Err(error) if !found.steps.is_empty() => (Step::failed(size, &scenario, &error), None),
             Err(error) => return Err(error),
         };
-        let report = Report::new(&scenario, outcome, &args.objectives);
-        let step = Step::of(size, &report);
-        let (valid, holds) = (report.is_valid(), report.holds());
+        let interrupted = *stop.borrow();
+        search.record(&mut step);
+        let verdict = step.verdict();
         if !args.output.quiet {
-            let word = if holds { "holds".to_owned() } else { step.broken.join("; ") };
-            eprintln!("size {size}: {word}{}", if valid { "" } else { " (not a valid run)" });
+            let word = match (verdict, step.counts() || interrupted) {
+                (Verdict::Holds, _) => "holds".to_owned(),
+                (_, true) => step.why(),
+                (_, false) => format!("{}; it is run again", step.repeated),
+            };
+            let void = if verdict == Verdict::Invalid { " (not a valid run)" } else { "" };
+            eprintln!("size {size}: {word}{void}");
+        }
+        if interrupted {
+            step.repeated.clear();
         }
         found.steps.push(step);
-        search.record(size, holds && valid);
         // The page shows the largest size that held; while there is none, the last one tried.
-        let good = holds && valid;
-        if good || !shown_holds {
-            (shown, shown_holds) = (Some(report), good);
+        if let Some(report) = report.filter(|_| verdict == Verdict::Holds || !shown_holds) {
+            (shown, shown_holds) = (Some(report), verdict == Verdict::Holds);
         }
-        if *stop.borrow() {
+        if interrupted {
             break;
         }
         tokio::time::sleep(args.steps.pause.get()).await;

@@ -7,7 +7,7 @@ use super::chart::{Chart, draw};
 use super::junit::escape;
 use super::text::{figure, human_rate, summary};
 use super::{Objective, Report};
-use crate::capacity::Capacity;
+use crate::capacity::{Capacity, Verdict};
 use crate::measure::{Dist, KindTotals, Quantiles, StreamResult};
 use crate::run::grown;
 
@@ -81,6 +81,9 @@ fn write_found(out: &mut String, r: &Report, found: &Capacity) -> std::fmt::Resu
     for advice in found.advice() {
         writeln!(out, "<p class=\"note void\">{}</p>", escape(&advice))?;
     }
+    for repeated in found.repeated() {
+        writeln!(out, "<p class=\"note dim\">{}</p>", escape(&capital(&repeated)))?;
+    }
     let limit = |name: &str| r.objectives.iter().find(|o| o.name.starts_with(name)).map(|o| o.limit);
     writeln!(out, "<div class=\"charts\">")?;
     for chart in found.charts(limit("delay p99"), limit("loss")) {
@@ -89,16 +92,21 @@ fn write_found(out: &mut String, r: &Report, found: &Capacity) -> std::fmt::Resu
     writeln!(
         out,
         "</div><div class=\"wide\"><table><tr><th>size</th><th>participants</th><th>streams</th><th>packets/s</th>\
-         <th>loss %</th><th>delay p99 ms</th><th>join p95 ms</th><th>relay %</th><th>tester %</th><th></th></tr>"
+         <th>loss %</th><th>delay p99 ms</th><th>join p95 ms</th><th>relay %</th><th>tester %</th><th></th>\
+         <th class=\"why\">why</th></tr>"
     )?;
     for s in &found.steps {
-        let (class, word) = s.verdict();
+        let (class, word) = match (s.counts(), s.verdict()) {
+            (false, _) => ("dim", "run again"),
+            (true, Verdict::Holds) => ("good", "holds"),
+            (true, Verdict::Broken) => ("bad", "broken"),
+            (true, Verdict::Invalid) => ("void", "not valid"),
+        };
         let relay = s.relay_shard.or(s.relay_cores).map_or("-".to_owned(), |c| format!("{:.0}", c * 100.0));
-        let why = if s.invalid.is_empty() { s.broken.join("; ") } else { s.invalid.join("; ") };
         writeln!(
             out,
             "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:.0}</td><td>{}</td><td>{:.1}</td><td>{:.0}</td><td>{relay}</td>\
-             <td>{:.0}</td><td class=\"{class} why\" title=\"{}\">{word}</td></tr>",
+             <td>{:.0}</td><td class=\"{class} word\">{word}</td><td class=\"why\">{}</td></tr>",
             s.size,
             s.participants,
             s.streams,
@@ -107,10 +115,16 @@ fn write_found(out: &mut String, r: &Report, found: &Capacity) -> std::fmt::Resu
             s.delay_p99_ms,
             s.join_p95_ms,
             s.tester_cpu * 100.0,
-            escape(&why)
+            escape(&s.why())
         )?;
     }
     writeln!(out, "</table></div>")
+}
+
+/// A sentence from what may stand in the middle of one.
+fn capital(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_uppercase().chain(chars).collect()).unwrap_or_default()
 }
 
 fn write_tiles(out: &mut String, r: &Report) -> std::fmt::Result {

@@ -152,6 +152,9 @@ pub struct Report {
     pub objectives: Vec<Objective>,
     /// Why the figures say nothing about the relay; empty for a valid run.
     pub invalid: Vec<String>,
+    /// All of that may be over by the next run: that the machine stood still, say. Too few cores stay too few.
+    #[serde(skip)]
+    pub passing: bool,
     /// The window, second by second.
     pub seconds: Vec<Point>,
     /// The relay's counters, second by second.
@@ -183,7 +186,7 @@ impl Report {
             scenario: scenario.name.clone(),
             started_unix,
             window_s,
-            rooms: u64::from(scenario.room_count()),
+            rooms: scenario.room_count(),
             participants: tally.participants,
             joins: joins(&tally.joins),
             audio: of(Kind::Audio, &audio_delay),
@@ -201,6 +204,7 @@ impl Report {
             tester: tester_use(&tally.testers),
             objectives: Vec::new(),
             invalid: tally.doubts,
+            passing: false,
             seconds: tally.seconds.iter().map(Point::from).collect(),
             relay_samples: relay,
             audio_delay,
@@ -225,6 +229,8 @@ impl Report {
     /// Finds what makes the figures doubtful.
     fn doubt(&mut self) {
         let t = &self.tester;
+        let future: u64 = self.streams.iter().map(|s| s.from_the_future).sum();
+        self.passing = self.invalid.is_empty() && t.busiest_cpu <= MAX_TESTER_CPU && future == 0;
         let mut say = |doubt: String| self.invalid.push(doubt);
         if t.busiest_cpu > MAX_TESTER_CPU {
             say(format!(
@@ -261,7 +267,6 @@ impl Report {
                 t.dropped
             ));
         }
-        let future: u64 = self.streams.iter().map(|s| s.from_the_future).sum();
         if future > 0 {
             say(format!(
                 "{future} frames arrived before they were sent: the testers' clocks do not agree. Let NTP set them before the \
@@ -369,6 +374,10 @@ mod tests {
         ];
         for (change, cause, remedy) in cases {
             let said = doubts(change);
+            let mut report = good.clone();
+            change(&mut report);
+            report.doubt();
+            assert_eq!(report.passing, !["--threads", "NTP"].contains(&remedy), "{cause}");
             assert!(
                 said.len() == 1 && said[0].contains(cause) && said[0].contains(remedy),
                 "{cause}: {said:?}"

@@ -82,6 +82,11 @@ pub struct Outcome {
     pub started_unix: u64,
 }
 
+/// Nobody could join; the reason of the first.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody could join: {0}")]
+pub struct NobodyJoined(String);
+
 /// Raises the limit of open files to what the run needs.
 ///
 /// # Errors
@@ -251,7 +256,7 @@ pub async fn run(
         && all_failed
         && let Some(reason) = hopeless.or(tally.joins.iter().find_map(failure).map(str::to_owned))
     {
-        bail!("nobody could join: {reason}");
+        bail!(NobodyJoined(reason));
     }
     if interrupted {
         tally.doubts.push("the run was interrupted".to_owned());

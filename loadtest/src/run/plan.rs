@@ -31,7 +31,7 @@ impl Share {
 /// The bots of a share. Rooms are spread over testers bot by bot, so that one large room is everybody's work.
 pub fn plans(scenario: &Scenario, share: Share) -> Vec<BotPlan> {
     let mut all = Vec::new();
-    let total = f64::from(scenario.participants().max(1));
+    let total = scenario.participants().max(1) as f64;
     let ramp = scenario.ramp.get();
     let mut room_number = 0u64;
     for rooms in &scenario.rooms {

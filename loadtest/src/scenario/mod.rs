@@ -13,6 +13,9 @@ pub use self::span::Span;
 use crate::client::LinkSpec;
 use crate::report::Objectives;
 
+/// Participants of one run: more than any number of testers drives, and few enough to be counted out.
+const MOST: u64 = 100_000;
+
 /// A run's plan.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -289,7 +292,12 @@ impl Scenario {
     /// The first thing that is wrong.
     pub fn check(&self) -> anyhow::Result<()> {
         ensure!(!self.duration.get().is_zero(), "the duration is zero");
-        ensure!(self.participants() > 0, "there are no participants");
+        let participants = self.participants();
+        ensure!(participants > 0, "there are no participants: rooms and roles need a count of at least 1");
+        ensure!(
+            participants <= MOST,
+            "{participants} participants are more than one run takes ({MOST}): are --rooms and --participants meant like this?"
+        );
         for role in self.rooms.iter().flat_map(|rooms| &rooms.roles) {
             ensure!((0.0..=1.0).contains(&role.muted), "muted = {} is no share of 0 to 1", role.muted);
             if let Some(steady) = role.steady {
@@ -313,14 +321,15 @@ impl Scenario {
     }
 
     /// Participants in all rooms.
-    pub fn participants(&self) -> u32 {
-        let of = |rooms: &Rooms| rooms.count * rooms.roles.iter().map(|role| role.count).sum::<u32>();
-        self.rooms.iter().map(of).sum()
+    pub fn participants(&self) -> u64 {
+        let in_each = |rooms: &Rooms| rooms.roles.iter().map(|role| u64::from(role.count)).sum::<u64>();
+        let of = |rooms: &Rooms| in_each(rooms).saturating_mul(u64::from(rooms.count));
+        self.rooms.iter().map(of).fold(0, u64::saturating_add)
     }
 
     /// Rooms of all kinds.
-    pub fn room_count(&self) -> u32 {
-        self.rooms.iter().map(|rooms| rooms.count).sum()
+    pub fn room_count(&self) -> u64 {
+        self.rooms.iter().map(|rooms| u64::from(rooms.count)).sum()
     }
 }
 

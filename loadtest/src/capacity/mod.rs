@@ -1,13 +1,17 @@
 //! How much a relay carries: raises the load until an objective breaks, then halves the gap between what held and what
 //! did not.
 
+mod search;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::search::Search;
 use crate::report::{Chart, MAX_TESTER_CPU, Mark, Report};
+use crate::run::NobodyJoined;
 use crate::scenario::{Scenario, Span};
 
 /// Joins a second while the load builds up: a storm of joins is a test of its own.
-const JOINS_PER_SECOND: u32 = 20;
+const JOINS_PER_SECOND: u64 = 20;
 /// A media thread that uses this share of its core, or more, is full.
 const FULL: f64 = 0.9;
 
@@ -36,51 +40,9 @@ impl Grow {
                 }
             }
         }
-        let ramp = u64::from(scenario.participants()) * 1000 / u64::from(JOINS_PER_SECOND);
+        let ramp = scenario.participants().saturating_mul(1000) / JOINS_PER_SECOND;
         scenario.ramp = base.ramp.max(Span::ms(ramp));
         scenario
-    }
-}
-
-/// Which size to try next.
-#[derive(Debug, Clone)]
-pub struct Search {
-    next: u32,
-    max: u32,
-    good: u32,
-    bad: Option<u32>,
-    /// Stop when what held and what did not are as near as this share.
-    tolerance: f64,
-}
-
-impl Search {
-    /// Starts at `start` and goes no higher than `max`.
-    pub fn new(start: u32, max: u32, tolerance: f64) -> Self {
-        Self { next: start.clamp(1, max.max(1)), max: max.max(1), good: 0, bad: None, tolerance }
-    }
-
-    /// The size to try; `None` when the answer is near enough.
-    pub fn next(&self) -> Option<u32> {
-        match self.bad {
-            None if self.good >= self.max => None,
-            None => Some(self.next),
-            Some(bad) => {
-                let gap = bad - self.good;
-                let near = (self.tolerance * f64::from(bad)).max(1.0);
-                (f64::from(gap) > near).then_some(self.good + gap / 2)
-            }
-        }
-    }
-
-    /// Says how a size went.
-    pub fn record(&mut self, size: u32, holds: bool) {
-        match holds {
-            true => {
-                self.good = self.good.max(size);
-                self.next = size.saturating_mul(2).min(self.max);
-            }
-            false => self.bad = Some(self.bad.map_or(size, |bad| bad.min(size))),
-        }
     }
 }
 
@@ -116,6 +78,23 @@ pub struct Step {
     pub broken: Vec<String>,
     /// Why the step says nothing about the relay.
     pub invalid: Vec<String>,
+    /// What makes it invalid may be over by the next try.
+    #[serde(skip)]
+    pub passing: bool,
+    /// Why the size was run again, in place of this; empty where this counts.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub repeated: String,
+}
+
+/// How one size went, in short.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// All objectives hold.
+    Holds,
+    /// One is broken.
+    Broken,
+    /// It says nothing about the relay.
+    Invalid,
 }
 
 impl Step {
@@ -140,22 +119,39 @@ impl Step {
                 .map(|o| format!("{}: {:.2} {}", o.name, o.value, o.unit).trim_end().to_owned())
                 .collect(),
             invalid: report.invalid.clone(),
+            passing: report.passing,
+            repeated: String::new(),
         }
     }
 
     /// Of a run that could not be made.
-    pub fn failed(size: u32, scenario: &Scenario, why: &str) -> Self {
-        let participants = u64::from(scenario.participants());
-        Self { size, participants, invalid: vec![why.to_owned()], ..Self::default() }
+    pub fn failed(size: u32, scenario: &Scenario, why: &anyhow::Error) -> Self {
+        let step = Self { size, participants: scenario.participants(), ..Self::default() };
+        let said = vec![format!("{why:#}")];
+        // At a smaller size somebody could: that is the relay's doing, or that of what stands before it.
+        match why.downcast_ref::<NobodyJoined>() {
+            Some(_) => Self { broken: said, ..step },
+            None => Self { invalid: said, ..step },
+        }
     }
 
-    /// How it went, as a class of the page and as a word.
-    pub fn verdict(&self) -> (&'static str, &'static str) {
+    /// How it went.
+    pub fn verdict(&self) -> Verdict {
         match (self.invalid.is_empty(), self.holds) {
-            (false, _) => ("void", "INVALID"),
-            (true, true) => ("good", "holds"),
-            (true, false) => ("bad", "BROKEN"),
+            (false, _) => Verdict::Invalid,
+            (true, true) => Verdict::Holds,
+            (true, false) => Verdict::Broken,
         }
+    }
+
+    /// What broke, or what makes it invalid.
+    pub fn why(&self) -> String {
+        if self.invalid.is_empty() { self.broken.join("; ") } else { self.invalid.join("; ") }
+    }
+
+    /// The size was not run again.
+    pub fn counts(&self) -> bool {
+        self.repeated.is_empty()
     }
 }
 
@@ -167,19 +163,29 @@ pub struct Capacity {
     pub scenario: String,
     /// What grew.
     pub grow: Grow,
-    /// Sizes tried, in that order.
+    /// Sizes tried, in that order; some of them more than once.
     pub steps: Vec<Step>,
 }
 
 impl Capacity {
     /// The largest size at which all objectives held in a valid run.
     pub fn carries(&self) -> Option<&Step> {
-        self.steps.iter().filter(|s| s.holds && s.invalid.is_empty()).max_by_key(|s| s.size)
+        self.counted().filter(|s| s.verdict() == Verdict::Holds).max_by_key(|s| s.size)
     }
 
     /// The smallest size that did not hold, or said nothing.
     pub fn limit(&self) -> Option<&Step> {
-        self.steps.iter().filter(|s| !s.holds || !s.invalid.is_empty()).min_by_key(|s| s.size)
+        self.counted().filter(|s| s.verdict() != Verdict::Holds).min_by_key(|s| s.size)
+    }
+
+    fn counted(&self) -> impl Iterator<Item = &Step> {
+        self.steps.iter().filter(|s| s.counts())
+    }
+
+    /// Which steps were run again, and why.
+    pub fn repeated(&self) -> Vec<String> {
+        let again = self.steps.iter().filter(|s| !s.counts());
+        again.map(|s| format!("size {} was run again: {}", s.size, s.repeated)).collect()
     }
 
     /// Whether the limit found is the relay's.
@@ -285,10 +291,18 @@ impl Capacity {
                 s.join_p95_ms,
                 relay,
                 format!("{:.0} %", s.tester_cpu * 100.0),
-                s.verdict().1
+                match (s.counts(), s.verdict()) {
+                    (false, _) => "run again",
+                    (true, Verdict::Holds) => "holds",
+                    (true, Verdict::Broken) => "BROKEN",
+                    (true, Verdict::Invalid) => "INVALID",
+                }
             );
         }
         out += &format!("\n{}\nlimit   {}\n", self.answer().1, self.reason());
+        for repeated in self.repeated() {
+            out += &format!("again   {repeated}\n");
+        }
         for advice in self.advice() {
             out += &format!("advice  {advice}\n");
         }
@@ -297,18 +311,18 @@ impl Capacity {
 
     /// Delay and loss against participants, with their limits, and CPU against load.
     pub fn charts(&self, max_delay: Option<f64>, max_loss: Option<f64>) -> Vec<Chart> {
-        // Not those that could not be made.
-        let run = || self.steps.iter().filter(|s| s.streams > 0);
+        // Not those that could not be made, nor those that do not count.
+        let run = || self.counted().filter(|s| s.streams > 0);
         let line = |of: &dyn Fn(&Step) -> Option<(f64, f64)>| -> Vec<(f64, f64)> {
             let mut line: Vec<_> = run().filter_map(of).collect();
             line.sort_by(|a, b| a.0.total_cmp(&b.0));
             line
         };
         let curve = |title: &str, unit: &str, name: &str, of: fn(&Step) -> f64| {
-            let mark = |s: &Step| match s.verdict().0 {
-                "good" => Mark::Good,
-                "bad" => Mark::Bad,
-                _ => Mark::Void,
+            let mark = |s: &Step| match s.verdict() {
+                Verdict::Holds => Mark::Good,
+                Verdict::Broken => Mark::Bad,
+                Verdict::Invalid => Mark::Void,
             };
             Chart {
                 marks: run().map(|s| (s.participants as f64, of(s), mark(s))).collect(),
@@ -350,27 +364,6 @@ impl Capacity {
 mod tests {
     use super::*;
     use crate::scenario::ready;
-
-    fn find(limit: u32, start: u32, max: u32, tolerance: f64) -> (u32, Vec<u32>) {
-        let mut search = Search::new(start, max, tolerance);
-        let mut tried = Vec::new();
-        while let Some(size) = search.next() {
-            assert!(!tried.contains(&size), "{size} twice: {tried:?}");
-            tried.push(size);
-            search.record(size, size <= limit);
-        }
-        (search.good, tried)
-    }
-
-    #[test]
-    fn the_search_finds_the_limit() {
-        assert_eq!(find(37, 1, 1000, 0.0).0, 37);
-        assert_eq!(find(1, 4, 1000, 0.0).0, 1);
-        assert_eq!(find(0, 4, 1000, 0.0).0, 0);
-        assert_eq!(find(5000, 1, 100, 0.0), (100, vec![1, 2, 4, 8, 16, 32, 64, 100]));
-        let (good, tried) = find(777, 10, 10_000, 0.05);
-        assert!((700..=777).contains(&good) && tried.len() < 14, "{good} {tried:?}");
-    }
 
     #[test]
     fn scenarios_grow_by_rooms_or_by_participants() {
