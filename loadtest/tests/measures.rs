@@ -1,5 +1,6 @@
 //! Each measurement against a network with known loss, delay, jitter and freezes:
-//! what is reported is what was put in, within the error stated beside each.
+//! what is reported is what was put in, within the error stated beside each. To that comes what the machine adds, which the tests
+//! measure beside the tester (`Machine`, `Way`): next to nothing where nothing else runs.
 #![allow(clippy::unwrap_used, unreachable_pub, dead_code, unused_imports)]
 
 mod support;
@@ -11,17 +12,12 @@ use loadtest::agent::{AgentSecret, run_together, serve};
 use loadtest::measure::Kind;
 use loadtest::report::{Objectives, Report};
 use loadtest::scenario::{Resolution, Role};
-use support::{Harm, Holds, Host, Proxy, measure, near, scenario};
+use support::{Harm, Holds, Host, Machine, Proxy, Way, measure, near, scenario};
 
 /// One run at a time: each wants its share of the machine.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How much later than meant a packet was at most, in milliseconds: the tester and the proxy each know how long they were away.
-fn late(report: &Report, proxy: &Proxy) -> f64 {
-    report.tester.loop_delay_ms.max + proxy.away_ms()
 }
 
 #[test]
@@ -31,11 +27,13 @@ fn delay_and_loss_are_what_the_network_does() {
     let delay = Duration::from_millis(30);
     let proxy = Proxy::start(host.named, host.media, Harm { delay, drop_sound_nth: 20, ..Harm::default() });
     let role = Role { muted: 0.0, ..Role::speaking(3, Some(Resolution::P180), true) };
+    let machine = Machine::watch();
     let report = measure(&host, &scenario(2, role, 7), |_| {});
+    let way = Way::of(&machine, &proxy, report.window_s);
     let (sound, dropped) = proxy.sound();
     assert!(dropped > 30, "{dropped} of {sound}");
-    // Once on the way to the relay and once from it. The proxy wakes every half millisecond; the machine is shared.
-    let error = 5.0 + late(&report, &proxy);
+    // Once on the way to the relay and once from it. The proxy wakes every half millisecond.
+    let error = 5.0 + way.all_but(0.5);
     near("delay of pictures at p50 (ms)", report.video.delay_ms.p50, 60.0, error);
     near("delay of sound at p50 (ms)", report.audio.delay_ms.p50, 60.0, error);
     // Nobody asks for sound again: what is dropped is lost.
@@ -58,6 +56,7 @@ fn freezes_are_as_many_and_as_long_as_the_network_stood_still() {
     let lengths = [Duration::from_millis(600), Duration::from_millis(320)];
     let holds = Holds { every: Duration::from_millis(3000), lengths };
     let mut begun = false;
+    let machine = Machine::watch();
     let role = Role::speaking(2, Some(Resolution::P180), false);
     let report = measure(&host, &scenario(2, role, 8), |p| {
         if p.measuring && !begun {
@@ -66,24 +65,33 @@ fn freezes_are_as_many_and_as_long_as_the_network_stood_still() {
         }
     });
     assert!(begun);
+    let way = Way::of(&machine, &proxy, report.window_s);
     // Holds begin 3 s and 6 s after the first second of eight.
     // A third may come after the window.
     let held: Vec<f64> = proxy.held().iter().take(2).map(|held| held.as_secs_f64() * 1e3).collect();
     assert_eq!(held.len(), 2);
     let (sum, longest) = (held.iter().sum::<f64>(), held.iter().copied().fold(0.0, f64::max));
-    // A frame every 50 ms: a gap is longer than what makes it by 25 ms on average and 50 ms at most, and by how late the tester
-    // itself was, which it reports.
-    let late = report.tester.loop_delay_ms.max;
+    // A frame every 50 ms: a gap is longer than what makes it by 25 ms on average and 50 ms at most, and by what the machine adds.
+    let late = report.tester.loop_delay_ms.max + way.most();
     let error = 35.0 + late;
+    // Beyond that the machine itself may make gaps of over 200 ms, and any number of them.
+    let alone = late < 100.0;
     let streams: Vec<_> = report.streams.iter().filter(|s| s.kind == Kind::Video).collect();
     assert_eq!(streams.len(), 4);
     for stream in &streams {
-        assert_eq!((stream.freezes, stream.long_freezes), (2, 1), "{} {}", stream.shown, stream.on_layer);
+        let counted = (stream.freezes, stream.long_freezes);
+        assert!(counted == (2, 1) || (!alone && counted >= (2, 1)), "{counted:?}, {late} ms late");
+        if !alone {
+            assert!(stream.longest_freeze.as_secs_f64() * 1e3 >= longest - 25.0, "{stream:?}");
+            continue;
+        }
         near("time frozen (ms)", stream.frozen.as_secs_f64() * 1e3, sum + 50.0, 2.0 * error);
         near("of that over 500 ms (ms)", stream.long_frozen.as_secs_f64() * 1e3, longest + 25.0, error);
     }
-    near("longest (ms)", report.video.longest_freeze_ms, longest + 25.0, error);
-    near("share of the time (%)", report.video.freeze_percent, (sum + 50.0) / 80.0, 2.0 * error / 80.0);
+    if alone {
+        near("longest (ms)", report.video.longest_freeze_ms, longest + 25.0, error);
+        near("share of the time (%)", report.video.freeze_percent, (sum + 50.0) / 80.0, 2.0 * error / 80.0);
+    }
     near("most delay (ms)", report.video.delay_ms.max, longest, error);
     assert_eq!(report.video.lost, 0, "held back is not lost");
 }
@@ -95,12 +103,15 @@ fn jitter_is_what_the_network_adds() {
     let harm = Harm { late_nth: 2, late: Duration::from_millis(12), ..Harm::default() };
     let proxy = Proxy::start(host.named, host.media, harm);
     let role = Role { muted: 0.0, ..Role::speaking(2, None, true) };
+    let machine = Machine::watch();
     let report = measure(&host, &scenario(3, role, 6), |_| {});
+    let way = Way::of(&machine, &proxy, report.window_s);
     assert!(report.audio.packets > 200, "{}", report.audio.packets);
     // Each packet's transit differs from the one before by 12 ms: RFC 3550's jitter tends to that.
-    near("jitter (ms)", report.audio.jitter_mean_ms, 12.0, 2.0);
+    // What one of two waits on the machine shows once as more and once as less.
+    near("jitter (ms)", report.audio.jitter_mean_ms, 12.0, 2.0 + 2.0 * way.mean());
     // The proxy wakes every half millisecond.
-    let error = 4.0 + late(&report, &proxy);
+    let error = 4.0 + way.all_but(0.05);
     near("delay at p95 (ms)", report.audio.delay_ms.p95, 12.0, error);
     assert_eq!(report.audio.lost, 0);
 }
@@ -112,14 +123,20 @@ fn what_a_few_packets_wait_shows_at_p99_and_not_at_p95() {
     let harm = Harm { late_nth: 30, late: Duration::from_millis(100), ..Harm::default() };
     let proxy = Proxy::start(host.named, host.media, harm);
     let role = Role { muted: 0.0, ..Role::speaking(4, None, true) };
+    let machine = Machine::watch();
     let report = measure(&host, &scenario(3, role, 6), |_| {});
-    let (delay, error) = (report.audio.delay_ms, 4.0 + late(&report, &proxy));
+    let way = Way::of(&machine, &proxy, report.window_s);
+    let delay = &report.audio.delay_ms;
     assert!(delay.count > 1_000, "{delay:?}");
-    near("delay at p50 (ms)", delay.p50, 0.0, error);
-    near("delay at p95 (ms)", delay.p95, 0.0, error);
-    near("delay at p99 (ms)", delay.p99, 100.0, error);
-    near("most delay (ms)", delay.max, 100.0, error);
-    assert_eq!((report.audio.lost, report.audio.freezes), (0, 0), "late is neither lost nor a freeze");
+    // One of 30 is late by what was put in, so much fewer may be late by what the machine adds.
+    let late = 1.0 / 30.0;
+    near("delay at p50 (ms)", delay.p50, 0.0, 4.0 + way.all_but(0.5 - late));
+    near("delay at p95 (ms)", delay.p95, 0.0, 4.0 + way.all_but(0.05 - late));
+    near("delay at p99 (ms)", delay.p99, 100.0, 4.0 + way.all_but(0.01));
+    near("most delay (ms)", delay.max, 100.0, 4.0 + way.most());
+    // Packets are 20 ms apart, and a gap of over 200 ms is a freeze: 80 ms more are the machine's.
+    assert!(report.audio.lost == 0, "late is not lost");
+    assert!(report.audio.freezes == 0 || way.most() > 70.0, "late is no freeze");
 }
 
 #[test]
@@ -173,6 +190,7 @@ fn two_testers_make_one_run() {
     let error = runtime.block_on(wrong).unwrap_err();
     assert!(format!("{error:#}").contains("another agent secret"), "{error:#}");
     let mut present = 0;
+    let machine = Machine::watch();
     let outcome = runtime
         .block_on(run_together(&target, &scenario, &agents, &known, stopped, |p| {
             present = present.max(p.present);
@@ -182,7 +200,9 @@ fn two_testers_make_one_run() {
     assert_eq!((report.participants, report.joins.joined, present), (4, 4, 4), "{:?}", report.joins.reasons);
     assert_eq!((report.video.streams, report.all.missing, report.all.failed), (12, 0, 0));
     assert_eq!(report.tester.threads, 2);
-    near("frames", report.video.frames as f64, 12.0 * 20.0 * 3.0, 12.0 * 20.0 * 3.0 * 0.05);
+    // Testers without a core make no frames.
+    let error = 0.05 + machine.away().within(report.window_s).share();
+    near("frames against those planned", report.video.frames as f64 / (12.0 * 20.0 * 3.0), 1.0, error);
     stop_agent.send(true).unwrap();
     agent.join().unwrap();
 }

@@ -5,7 +5,7 @@ mod support;
 
 use loadtest::run::{RelaySource, Share, Target};
 use loadtest::scenario::{Resolution, Role};
-use support::{Host, Trickler, measure_at, scenario};
+use support::{Host, Machine, Trickler, measure_at, near, scenario};
 
 #[test]
 fn a_server_that_sends_its_candidates_one_by_one_and_has_no_metrics_is_driven() {
@@ -14,9 +14,12 @@ fn a_server_that_sends_its_candidates_one_by_one_and_has_no_metrics_is_driven() 
     let url = format!("ws://{}", front.address);
     let target = Target { url, relay: RelaySource::default(), ..host.target() };
     let role = Role::speaking(3, Some(Resolution::P360), true);
+    let machine = Machine::watch();
     let report = measure_at(&target, &scenario(1, role, 3), Share::whole(), |_| {});
     assert_eq!((report.joins.joined, report.joins.failed), (3, 0), "{:?}", report.joins.reasons);
     assert!(front.sent() >= 18, "{} candidates for two connections each", front.sent());
     assert_eq!((report.video.streams, report.all.missing, report.relay), (6, 0, None));
-    assert!(report.video.frames > 200, "{}", report.video.frames);
+    // Testers without a core make no frames, and what is allotted grows for a while.
+    let error = 0.4 + machine.away().within(report.window_s).share();
+    near("frames against those planned", report.video.frames as f64 / (6.0 * 20.0 * 3.0), 1.0, error);
 }

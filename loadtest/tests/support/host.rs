@@ -45,6 +45,15 @@ impl Host {
 
     /// The same with other settings of the relay's media.
     pub fn start_with(proxied: bool, set: impl FnOnce(&mut MediaConfig) + Send + 'static) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST.into(), proxied, set)
+    }
+
+    /// The same with signalling at another address.
+    pub fn start_at(
+        address: IpAddr,
+        proxied: bool,
+        set: impl FnOnce(&mut MediaConfig) + Send + 'static,
+    ) -> Self {
         let (ready, started) = std::sync::mpsc::channel();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let thread = std::thread::spawn(move || {
@@ -62,6 +71,7 @@ impl Host {
                     config.media.advertise = vec![IpAddr::V4(PROXY)];
                 }
                 set(&mut config.media);
+                let bound = config.media.bind;
                 config.control.listen = local(0);
                 config.http.listen = local(0);
                 config.auth.keys = HashMap::from([(KEY.to_owned(), SECRET.to_owned())]);
@@ -79,7 +89,7 @@ impl Host {
                 }));
                 let service = Server::start(
                     Config {
-                        bind: local(0),
+                        bind: SocketAddr::new(address, 0),
                         tls: None,
                         keys: [(KEY.to_owned(), Secret::new(SECRET.to_owned()))].into(),
                         jwks: None,
@@ -101,9 +111,10 @@ impl Host {
                 .unwrap();
                 let mut link = service.watch_link();
                 link.wait_for(|state| *state == LinkState::Up).await.unwrap();
-                let named = if proxied { PROXY } else { Ipv4Addr::LOCALHOST };
+                let named = if proxied { PROXY.into() } else { bound };
                 let url = format!("ws://{}", service.address());
-                ready.send((url, metrics, local(port), SocketAddr::new(named.into(), port))).unwrap();
+                let media = SocketAddr::new(bound, port);
+                ready.send((url, metrics, media, SocketAddr::new(named, port))).unwrap();
                 let _ = stopped.await;
                 service.stop().await;
                 let _ = stop_relay.send(());
@@ -125,7 +136,7 @@ impl Host {
             url: self.url.clone(),
             trust: None,
             entry: Entry::Key(ApiKey { name: KEY.into(), secret: SECRET.into() }),
-            local: Ipv4Addr::LOCALHOST,
+            local: Ipv4Addr::LOCALHOST.into(),
             threads: 1,
             relay: RelaySource { metrics: Some(self.metrics.clone()), pid: None },
         }

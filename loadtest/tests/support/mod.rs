@@ -1,7 +1,9 @@
 //! What the tests run against: relay and signalling in this process, and a network in between that does known harm.
 
+mod fake;
 mod front;
 mod host;
+mod machine;
 mod proxy;
 mod trickler;
 mod wire;
@@ -10,8 +12,10 @@ use loadtest::report::{Objectives, Report};
 use loadtest::run::{Progress, Share, Target, run};
 use loadtest::scenario::{Role, Scenario, Span};
 
+pub use fake::Fake;
 pub use front::TlsFront;
 pub use host::{Host, KEY, SECRET};
+pub use machine::{Away, Machine, Way, waits_ms};
 pub use proxy::{Harm, Holds, Proxy};
 pub use trickler::Trickler;
 pub use wire::Wire;

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::machine::{Away, NAP};
+
 /// What happens to datagrams.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Harm {
@@ -23,6 +25,8 @@ pub struct Harm {
     pub late_nth: u64,
     /// See `late_nth`.
     pub late: Duration,
+    /// No datagram of DTLS goes through.
+    pub drop_dtls: bool,
     /// No media of a client goes through towards the relay for so long after its first; then all of it at once.
     pub hold_first: Duration,
 }
@@ -45,7 +49,7 @@ struct Shared {
     dropped: AtomicU64,
     holding: Mutex<Option<(Instant, Holds)>>,
     held: Mutex<Vec<Duration>>,
-    away: AtomicU64,
+    away: Mutex<Away>,
 }
 
 pub struct Proxy {
@@ -89,9 +93,9 @@ impl Proxy {
         self.shared.held.lock().unwrap().clone()
     }
 
-    /// The longest that the proxy was away from its sockets, in milliseconds: what passes may be later by so much.
-    pub fn away_ms(&self) -> f64 {
-        self.shared.away.load(Ordering::Relaxed) as f64 / 1e3
+    /// How the proxy was away from its sockets: what passes may be later by so much.
+    pub fn away(&self) -> Away {
+        self.shared.away.lock().unwrap().clone()
     }
 
     /// Packets of sound towards clients so far, and how many of them were dropped.
@@ -134,7 +138,7 @@ fn run(front: &UdpSocket, media: SocketAddr, harm: Harm, state: &Shared) {
     let mut before = Instant::now();
     while !state.stop.load(Ordering::Relaxed) {
         let now = Instant::now();
-        state.away.fetch_max((now - before).as_micros() as u64, Ordering::Relaxed);
+        state.away.lock().unwrap().round(now - before);
         before = now;
         while let Ok((length, from)) = front.recv_from(&mut buffer) {
             let client = *index.entry(from).or_insert_with(|| {
@@ -150,7 +154,10 @@ fn run(front: &UdpSocket, media: SocketAddr, harm: Harm, state: &Shared) {
                 down.push(VecDeque::new());
                 clients.len() - 1
             });
-            up.push_back((Instant::now() + harm.delay, client, buffer[..length].to_vec()));
+            // RFC 7983 section 7.
+            if !harm.drop_dtls || !(20..=63).contains(&buffer[0]) {
+                up.push_back((Instant::now() + harm.delay, client, buffer[..length].to_vec()));
+            }
         }
         for (client, queue) in clients.iter_mut().zip(&mut down) {
             while let Ok((length, _)) = client.upstream.recv_from(&mut buffer) {
@@ -223,6 +230,6 @@ fn run(front: &UdpSocket, media: SocketAddr, harm: Harm, state: &Shared) {
                 let _ = front.send_to(&datagram, client.address);
             }
         }
-        std::thread::sleep(Duration::from_micros(500));
+        std::thread::sleep(NAP);
     }
 }
