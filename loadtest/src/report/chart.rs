@@ -11,7 +11,7 @@ const LEFT: f64 = 52.0;
 /// Half of the last number stands to the right of its line.
 const RIGHT: f64 = 24.0;
 const BOTTOM: f64 = 42.0;
-const TOP: f64 = 28.0;
+const TOP: f64 = 34.0;
 /// Lines that can be told apart; the page has as many colours.
 const COLOURS: usize = 4;
 
@@ -43,6 +43,14 @@ pub struct Chart {
     pub limit: Option<f64>,
     /// The vertical axis has a decade for each step.
     pub logarithmic: bool,
+    /// The horizontal axis has.
+    pub logarithmic_x: bool,
+    /// A limit on the horizontal axis; shown where the axis reaches that far.
+    pub limit_x: Option<f64>,
+    /// Points that do not follow each other: no lines between them.
+    pub scattered: bool,
+    /// The first line is a broad one, so that it shows where another lies on it.
+    pub broad: bool,
 }
 
 impl Chart {
@@ -59,7 +67,7 @@ impl Chart {
     }
 }
 
-/// A vertical axis: where it begins and ends, and its numbers.
+/// An axis: where it begins and ends, and its numbers.
 struct Axis {
     from: f64,
     to: f64,
@@ -100,10 +108,15 @@ impl Axis {
 pub(super) fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
     let marked = chart.marks.iter().map(|(x, y, _)| (*x, *y));
     let points = chart.lines.iter().flat_map(|(_, line)| line.iter().copied()).chain(marked);
-    let max_x = points.clone().map(|(x, _)| x).filter(|x| x.is_finite()).fold(0.0, f64::max);
-    let max_x = if max_x > 0.0 { max_x } else { 1.0 };
+    let along = match chart.logarithmic_x {
+        true => Axis::over(points.clone().map(|(x, _)| x), true),
+        false => {
+            let most = points.clone().map(|(x, _)| x).filter(|x| x.is_finite()).fold(0.0, f64::max);
+            Axis { from: 0.0, to: if most > 0.0 { most } else { 1.0 }, logarithmic: false }
+        }
+    };
     let axis = Axis::over(points.map(|(_, y)| y), chart.logarithmic);
-    let x = |v: f64| LEFT + v / max_x * (WIDTH - LEFT - RIGHT);
+    let x = |v: f64| LEFT + along.share(v) * (WIDTH - LEFT - RIGHT);
     let y = |v: f64| HEIGHT - BOTTOM - axis.share(v) * (HEIGHT - BOTTOM - TOP);
     let title = escape(&chart.title);
     writeln!(
@@ -122,8 +135,15 @@ pub(super) fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
             y = y(number)
         )?;
     }
-    let step = round(max_x / 6.0, &[1.0, 2.0, 5.0, 10.0]);
-    for value in (0..=6).map(|count| step * f64::from(count)).filter(|value| *value <= max_x * 1.001) {
+    let numbers = match chart.logarithmic_x {
+        true => along.numbers(),
+        false => {
+            let step = round(along.to / 6.0, &[1.0, 2.0, 5.0, 10.0]);
+            let steps = (0..=6).map(|count| step * f64::from(count));
+            steps.filter(|value| *value <= along.to * 1.001).collect()
+        }
+    };
+    for value in numbers {
         let (x, y) = (x(value), HEIGHT - BOTTOM + 17.0);
         writeln!(out, "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{}</text>", short(value))?;
     }
@@ -134,7 +154,7 @@ pub(super) fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
         (LEFT + WIDTH - RIGHT) / 2.0,
         HEIGHT - 6.0,
         escape(&chart.x),
-        TOP - 14.0,
+        TOP - 19.0,
         escape(&chart.y)
     )?;
     let limit = chart.limit.filter(|limit| (0.0..=1.0).contains(&axis.share(*limit)));
@@ -142,9 +162,23 @@ pub(super) fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
         let (y, end) = (y(limit), WIDTH - RIGHT);
         writeln!(out, "<line class=\"limit\" x1=\"{LEFT}\" x2=\"{end:.1}\" y1=\"{y:.1}\" y2=\"{y:.1}\"/>")?;
     }
+    let limit_x = chart.limit_x.filter(|limit| (0.0..=1.0).contains(&along.share(*limit)));
+    if let Some(limit) = limit_x {
+        let (x, end) = (x(limit), HEIGHT - BOTTOM);
+        writeln!(out, "<line class=\"limit\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"{TOP}\" y2=\"{end:.1}\"/>")?;
+    }
     for (index, (_, line)) in chart.lines.iter().enumerate() {
+        let colour = index % COLOURS;
+        if chart.scattered {
+            for (px, py) in line {
+                let (x, y) = (x(*px), y(*py));
+                writeln!(out, "<circle class=\"c{colour}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3.5\"/>")?;
+            }
+            continue;
+        }
+        let broad = if chart.broad && index == 0 { " broad" } else { "" };
         let path: Vec<String> = line.iter().map(|(px, py)| format!("{:.1},{:.1}", x(*px), y(*py))).collect();
-        writeln!(out, "<polyline class=\"c{}\" points=\"{}\"/>", index % COLOURS, path.join(" "))?;
+        writeln!(out, "<polyline class=\"c{colour}{broad}\" points=\"{}\"/>", path.join(" "))?;
     }
     for (px, py, mark) in &chart.marks {
         let class = match mark {
@@ -165,7 +199,7 @@ pub(super) fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
             write!(out, "<span class=\"dot {class}\">{name}</span>")?;
         }
     }
-    if let Some(limit) = limit {
+    if let Some(limit) = limit.or(limit_x) {
         write!(out, "<span class=\"limit\">limit {}</span>", figure(limit))?;
     }
     writeln!(out, "</figcaption></figure>")
@@ -245,5 +279,10 @@ mod tests {
         out.clear();
         draw(&mut out, &chart).unwrap();
         assert!(!out.contains("limit"), "{out}");
+        (chart.limit_x, chart.logarithmic_x, chart.scattered) = (Some(0.5), true, true);
+        out.clear();
+        draw(&mut out, &chart).unwrap();
+        assert!(out.contains("limit 0.50") && !out.contains("polyline"), "{out}");
+        assert_eq!((out.matches("<circle class=\"c0\"").count(), out.contains("NaN")), (2, false), "{out}");
     }
 }

@@ -166,10 +166,11 @@ fn write_objectives(out: &mut String, objectives: &[Objective]) -> std::fmt::Res
         let (class, word) = if o.holds { ("good", "holds") } else { ("bad", "broken") };
         writeln!(
             out,
-            "<tr><td>{}</td><td>{} {unit}</td><td>{} {unit}</td><td class=\"{class}\">{word}</td></tr>",
+            "<tr><td>{}</td><td>{} {unit}</td><td>{} {} {unit}</td><td class=\"{class}\">{word}</td></tr>",
             escape(&o.name),
-            figure(o.value),
-            figure(o.limit),
+            o.figure(o.value),
+            o.than(),
+            o.figure(o.limit),
             unit = escape(&o.unit)
         )?;
     }
@@ -261,12 +262,16 @@ fn charts(r: &Report) -> Vec<Chart> {
     let limit = |name: &str| r.objectives.iter().find(|o| o.name.starts_with(name)).map(|o| o.limit);
     let seconds = "seconds measured";
     let mut charts = vec![
-        Chart::of(
-            "Delay distribution",
-            "one-way delay, ms",
-            "% of frames not later",
-            vec![("sound", shares(&r.audio_delay)), ("pictures", shares(&r.video_delay))],
-        ),
+        Chart {
+            logarithmic_x: true,
+            limit_x: limit("delay p99"),
+            ..Chart::of(
+                "Delay distribution",
+                "one-way delay, ms",
+                "% of frames not later",
+                vec![("sound", shares(&r.audio_delay)), ("pictures", shares(&r.video_delay))],
+            )
+        },
         Chart {
             limit: limit("delay p99"),
             ..Chart::of(
@@ -285,16 +290,27 @@ fn charts(r: &Report) -> Vec<Chart> {
                 vec![("lost", over_time(&|p| 100.0 * p.lost as f64 / ((p.packets + p.lost).max(1)) as f64))],
             )
         },
-        Chart::of(
-            "Bitrate over time",
-            seconds,
-            "Mbit/s of all streams",
-            vec![
-                ("shown", over_time(&|p| p.shown_bits / 1e6)),
-                ("expected", over_time(&|p| p.expected_bits / 1e6)),
-            ],
-        ),
+        Chart {
+            broad: true,
+            ..Chart::of(
+                "Bitrate over time",
+                seconds,
+                "Mbit/s of all streams",
+                vec![
+                    ("expected", over_time(&|p| p.expected_bits / 1e6)),
+                    ("shown", over_time(&|p| p.shown_bits / 1e6)),
+                ],
+            )
+        },
     ];
+    if r.seconds.iter().any(|second| second.freezes > 0) {
+        charts.push(Chart::of(
+            "Freezes over time",
+            seconds,
+            "gaps over 200 ms that ended, in all streams",
+            vec![("freezes", over_time(&|p| p.freezes as f64))],
+        ));
+    }
     let joining = over_time(&|p| p.present as f64);
     if joining.windows(2).any(|pair| matches!(pair, [a, b] if (a.1 - b.1).abs() > 0.5)) {
         charts.push(Chart::of(
@@ -336,23 +352,30 @@ fn charts(r: &Report) -> Vec<Chart> {
     // One load says nothing of how CPU goes with it.
     let loads = process.iter().chain(&thread).map(|(.., load)| *load);
     if loads.clone().fold(0.0, f64::max) > 1.5 * loads.fold(f64::INFINITY, f64::min) {
-        charts.push(Chart::of(
-            "CPU against load",
-            "packets/s sent by the relay",
-            "% of a core",
-            vec![(names[0], against(&process)), (names[1], against(&thread))],
-        ));
+        charts.push(Chart {
+            scattered: true,
+            ..Chart::of(
+                "CPU against load",
+                "packets/s sent by the relay, each second",
+                "% of a core",
+                vec![(names[0], against(&process)), (names[1], against(&thread))],
+            )
+        });
     }
     charts
 }
 
-/// Share of the values up to each, in percent, up to p99.9: the last thousandth would squeeze the rest.
+/// Share of the values up to each, in percent, without the first and the last thousandth: they would squeeze the rest.
 fn shares(dist: &Dist) -> Vec<(f64, f64)> {
     let (total, mut sum) = (dist.count() as f64, 0);
     let mut line = Vec::new();
     for (value, count) in dist.values() {
         sum += count;
         let share = 100.0 * sum as f64 / total;
+        // A few that were quick would only make room for themselves.
+        if share < 0.1 {
+            continue;
+        }
         line.push((value as f64 / 1e3, share));
         if share > 99.9 {
             break;

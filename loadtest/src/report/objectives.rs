@@ -3,6 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use super::Report;
+use super::text::figure;
+
+/// The only one of which there has to be more than the limit.
+const RECEIVED: &str = "frames received";
 
 /// Limits; what is above breaks an objective. Where nothing is said, the scenario's hold, and then the usual ones.
 #[derive(Debug, Clone, Copy, PartialEq, Default, clap::Args, Serialize, Deserialize)]
@@ -41,6 +45,18 @@ pub struct Objective {
     pub unit: String,
     /// Whether it holds.
     pub holds: bool,
+}
+
+impl Objective {
+    /// Its limit or its value for people: what is counted has no decimals.
+    pub(super) fn figure(&self, value: f64) -> String {
+        if self.unit.is_empty() { format!("{value:.0}") } else { figure(value) }
+    }
+
+    /// On which side of its limit it holds.
+    pub(super) fn than(&self) -> &'static str {
+        if self.name == RECEIVED { "at least" } else { "at most" }
+    }
 }
 
 impl Objectives {
@@ -86,7 +102,7 @@ impl Objectives {
         ];
         // A run in which nothing arrived breaks no limit above.
         all.push(Objective {
-            name: "frames received".to_owned(),
+            name: RECEIVED.to_owned(),
             limit: 1.0,
             value: report.all.frames as f64,
             unit: String::new(),

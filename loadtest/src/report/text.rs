@@ -87,8 +87,8 @@ fn write(out: &mut String, r: &Report) -> std::fmt::Result {
     writeln!(out)?;
     for o in &r.objectives {
         let word = if o.holds { "holds" } else { "BROKEN" };
-        let than = if o.name == "frames received" { "at least" } else { "at most" };
-        writeln!(out, "{word:<7} {}: {} {} ({than} {})", o.name, figure(o.value), o.unit, figure(o.limit))?;
+        let (value, limit) = (o.figure(o.value), o.figure(o.limit));
+        writeln!(out, "{word:<7} {}: {value} {} ({} {limit})", o.name, o.unit, o.than())?;
     }
     for doubt in &r.invalid {
         writeln!(out, "INVALID {doubt}")?;
