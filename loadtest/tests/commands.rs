@@ -109,12 +109,64 @@ fn what_cannot_be_run_ends_with_status_2_and_says_why() {
         ("", "run --url ws://no-such-host.invalid --audio", "no-such-host.invalid is not known to DNS"),
         ("", "run --url wss://localhost:9 --ca /nothing --audio", "cannot read /nothing"),
         ("", "run --url $URL --audio --relay-pid 4194305", "there is no process 4194305"),
+        ("", "run --url $URL --audio --relay-pid me", "invalid value 'me' for '--relay-pid <PID>'"),
+        ("", "run --url $URL --audio --relay-metrics nonsense", "name the relay's own page of metrics"),
+        ("", "run --url ws://127.0.0.1:99999 --audio", "is none of 1 to 65535"),
+        ("", "run --url ws://::1:7880 --audio", "an IPv6 address in brackets"),
+        ("", "run --url $URL --audio --local 192.0.2.1", "192.0.2.1 is not an address of this machine"),
+        (
+            "",
+            "run --url $URL --rooms 100000 --participants 100000",
+            "10000000000 participants are more than one run takes",
+        ),
+        ("", "run --url $URL --rooms 0", "there are no participants"),
+        ("", "run --url $URL --video 721p", "721p is none of 180p, 360p, 720p, 1080p"),
+        (
+            "",
+            "run --url $URL --audio --agent 127.0.0.1:9 --agent-secret 0123456789abcdef",
+            "does `loadtest agent --listen 127.0.0.1:9` run there?",
+        ),
+        ("", "run --url $URL --audio --agent 127.0.0.1:9", "--agent-secret <SECRET>"),
         ("", "agent --listen 127.0.0.1:0 --agent-secret short", "fewer than 16 characters"),
     ] {
         let output = command(&host, before, arguments).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{arguments}: {}", said(&output));
         assert!(said(&output).contains(why), "{arguments}: {}", said(&output));
     }
+}
+
+#[test]
+fn what_is_wrong_with_a_scenarios_file_is_said_with_its_line() {
+    let folder = std::env::temp_dir().join(format!("loadtest-scenarios-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let whole = "duration = \"5s\"\n[[rooms]]\ncount = 1\n[[rooms.roles]]\ncount = 2\naudio = true\n";
+    let file = folder.join("mine.toml");
+    for (text, says) in [
+        (
+            whole.replace("audio", "audoi"),
+            &["mine.toml is no scenario", "line 6", "unknown field `audoi`"][..],
+        ),
+        (whole.replace("5s", "5 parsecs"), &["line 1", "5 parsecs is no length of time: write 250ms, 60s"]),
+        (whole.replace("count = 2", "count = -2"), &["line 5", "-2"]),
+        (whole.replace("audio = true", "video = \"721p\""), &["line 6", "expected one of `180p`"]),
+        (whole.replace("[[rooms.roles]]", "[[rooms.roles"), &["line 4", "mine.toml is no scenario"]),
+        (whole.replace("audio = true", "muted = 3.0"), &["muted = 3 is no share of 0 to 1"]),
+        ("duration = \"5s\"".to_owned(), &["missing field `rooms`"]),
+    ] {
+        std::fs::write(&file, &text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_loadtest"))
+            .args(["run", "--print-scenario", "--scenario"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}: {}", said(&output));
+        assert!(says.iter().all(|part| said(&output).contains(part)), "{text}: {}", said(&output));
+    }
+    std::fs::write(&file, [0xff, 0xfe, 0x00]).unwrap();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_loadtest")).args(["run", "--scenario"]).arg(&file).output().unwrap();
+    assert!(output.status.code() == Some(2) && said(&output).contains("cannot read"), "{}", said(&output));
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

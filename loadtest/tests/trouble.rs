@@ -3,11 +3,15 @@
 
 mod support;
 
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use loadtest::agent::{AgentSecret, run_together, serve};
 use loadtest::client::Trust;
 use loadtest::run::{Outcome, Share, Target, run};
 use loadtest::scenario::{Role, Scenario, Span};
 use loadtest::token::{ApiKey, Entry};
-use support::{Host, KEY, TlsFront};
+use support::{Fake, Harm, Host, KEY, Proxy, TlsFront};
 
 fn scenario(participants: u32) -> Scenario {
     Scenario {
@@ -36,7 +40,9 @@ fn a_server_away_or_with_another_key_is_named() {
     target.entry = Entry::Key(ApiKey { name: KEY.to_owned(), secret: "another secret".to_owned() });
     let error = refused(&target);
     assert!(
-        error.contains("nobody could join: the server refused the token (401): are the API key"),
+        error.contains(
+            "nobody could join: the server refused the token (401): are the API key and secret the server's"
+        ),
         "{error}"
     );
     // Nobody listens on the discard port.
@@ -47,9 +53,12 @@ fn a_server_away_or_with_another_key_is_named() {
     target.url = host.metrics.replace("http://", "ws://").replace("/metrics", "");
     let error = refused(&target);
     assert!(error.contains("refused (404) the address: is it a server of LiveKit's protocol"), "{error}");
+    target.url = format!("{}/rtc/v1", host.url);
+    let error = refused(&target);
+    assert!(error.contains("refused (404)") && error.contains("does --url end before /rtc?"), "{error}");
     target.relay.metrics = Some("http://127.0.0.1:9/metrics".to_owned());
     let error = refused(&target);
-    assert!(error.contains("metrics") && error.contains("cannot be read"), "{error}");
+    assert!(error.contains("cannot be read: name the relay's own page of metrics"), "{error}");
     target.relay.metrics = Some(host.metrics.replace("/metrics", "/healthz"));
     let error = refused(&target);
     assert!(error.contains("none of the metrics that this tool knows"), "{error}");
@@ -61,9 +70,110 @@ fn a_relay_whose_media_port_cannot_be_reached_is_named() {
     let host = Host::start(true);
     let error = refused(&host.target());
     assert!(
-        error.contains("no media path by the end of the visit: is the relay's UDP port open from here"),
+        error.contains("no media path by the end of the visit: nothing came back from 127.0.0.2")
+            && error.contains("is the relay's UDP port open from here")
+            && error.contains("advertise"),
         "{error}"
     );
+    // ICE gets through, DTLS does not.
+    let _proxy = Proxy::start(host.named, host.media, Harm { drop_dtls: true, ..Harm::default() });
+    let error = refused(&host.target());
+    assert!(error.contains("ICE found a path, but DTLS came to no end"), "{error}");
+}
+
+#[test]
+fn a_relay_of_another_address_family_is_named() {
+    let host = Host::start_with(false, |media| media.bind = Ipv6Addr::LOCALHOST.into());
+    let error = refused(&host.target());
+    assert!(
+        error.contains("the server takes media at ::1 only") && error.contains("name one with --local"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_answers_and_is_no_signalling_service_is_named() {
+    let host = Host::start(false);
+    let at = |fake: &Fake| refused(&Target { url: fake.url(), ..host.target() });
+    let old = "Date: Wed, 01 Jan 2020 00:00:00 GMT\r\n";
+    for (fake, cause, remedy) in [
+        (
+            Fake::page("200 OK", ""),
+            "answers as a web server (200)",
+            "does a proxy in between pass `Upgrade` on?",
+        ),
+        (Fake::page("404 Not Found", ""), "refused (404) the address", "LiveKit's protocol"),
+        (Fake::page("503 Service Unavailable", ""), "refused (503) the connection", "is its media relay up"),
+        (
+            Fake::page("301 Moved", "Location: https://a.example/\r\n"),
+            "sends clients elsewhere (301)",
+            "wss://",
+        ),
+        (Fake::page("403 Forbidden", ""), "refused (403) what the token asks for", "may the API key grant"),
+        (Fake::page("401 Unauthorized", old), "refused the token (401), and its clock is", "set both clocks"),
+        (
+            Fake::start("SSH-2.0-OpenSSH_9.2\r\n"),
+            "cannot reach the server",
+            "does something else than signalling",
+        ),
+        (Fake::start(" "), "cannot reach the server", "does something else than signalling"),
+    ] {
+        let error = at(&fake);
+        assert!(error.contains(cause) && error.contains(remedy), "{cause}: {error}");
+    }
+    let error = at(&Fake::start(""));
+    assert!(error.contains("no answer from the server within 15 s") && error.contains("firewall"), "{error}");
+}
+
+/// A coordinator's error with an agent at `address`.
+fn with_agent(target: &Target, address: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (_stop, stopped) = tokio::sync::watch::channel(false);
+    let (agents, secret) = ([address.to_owned()], AgentSecret::new("the agents' secret").unwrap());
+    let scenario = Scenario { duration: Span::ms(30_000), ..scenario(4) };
+    let run = run_together(target, &scenario, &agents, &secret, stopped, |_| {});
+    format!("{:#}", runtime.block_on(run).unwrap_err())
+}
+
+#[test]
+fn agents_that_are_away_busy_or_something_else_are_named() {
+    let host = Host::start(false);
+    let target = host.target();
+    let error = with_agent(&target, "127.0.0.1:9");
+    assert!(error.contains("does `loadtest agent --listen 127.0.0.1:9` run there?"), "{error}");
+    for address in ["127.0.0.1", "::1:7990", "host:port"] {
+        let error = with_agent(&target, address);
+        assert!(error.contains("is no HOST:PORT; an IPv6 address goes in brackets"), "{error}");
+    }
+    let error = with_agent(&target, &Fake::page("400 Bad Request", "").address.to_string());
+    assert!(error.contains("it speaks no TLS: is it `loadtest agent` of the same version?"), "{error}");
+    let error = with_agent(&target, &Fake::start("").address.to_string());
+    assert!(error.contains("it says nothing: is it busy with another run"), "{error}");
+}
+
+#[test]
+fn an_agent_that_goes_during_the_run_is_named() {
+    let host = Host::start(false);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let agent = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (_stop, stopped) = tokio::sync::watch::channel(false);
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            let secret = AgentSecret::new("the agents' secret").unwrap();
+            // Longer than it takes to begin, shorter than the run.
+            let serving = serve(listener, &secret, stopped, |_| {});
+            assert!(tokio::time::timeout(Duration::from_secs(4), serving).await.is_err());
+        });
+    });
+    let error = with_agent(&host.target(), &address);
+    assert!(
+        error.contains(&format!("agent {address}: it closed the connection during the run: was it stopped?")),
+        "{error}"
+    );
+    agent.join().unwrap();
 }
 
 #[test]

@@ -31,6 +31,8 @@ const MAX_HELLO: u64 = 4096;
 const SHORTEST_SECRET: usize = 16;
 /// RFC 9266 section 3.
 const BINDING_LABEL: &[u8] = b"EXPORTER-Channel-Binding";
+/// Version of what the two ends say to each other. A number is added when one would not understand the other.
+const FORMAT: u32 = 2;
 /// The agents' certificates are made for this name.
 const NAME: &str = "loadtest-agent";
 
@@ -60,6 +62,11 @@ impl std::fmt::Debug for AgentSecret {
 #[derive(Serialize, Deserialize)]
 struct Challenge {
     nonce: String,
+    /// See [`FORMAT`]; the first version said nothing.
+    #[serde(default)]
+    format: u32,
+    #[serde(default)]
+    tool: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -170,14 +177,20 @@ impl Line {
     pub(super) async fn receive<T: DeserializeOwned>(&mut self, most: u64) -> anyhow::Result<T> {
         let mut text = Vec::new();
         let length = (&mut self.reader).take(most).read_until(b'\n', &mut text).await?;
-        ensure!(length > 0, "the other end closed the connection");
+        ensure!(length > 0, "the other end closed the connection: what it said on its own machine says why");
         ensure!(text.ends_with(b"\n"), "a line is too long or was cut");
         Ok(serde_json::from_slice(&text)?)
     }
 
     /// Adds what arrives to `text`; says whether a whole line is there. Dropping the future loses nothing.
     pub(super) async fn read_line(&mut self, text: &mut Vec<u8>) -> anyhow::Result<bool> {
-        ensure!(self.reader.read_until(b'\n', text).await? > 0, "it closed the connection");
+        match self.reader.read_until(b'\n', text).await {
+            Ok(1..) => {}
+            // A process that ends does not say goodbye in TLS: that is an error, too.
+            Ok(0) | Err(_) => bail!(
+                "it closed the connection during the run: was it stopped? What it said on its own machine says more"
+            ),
+        }
         Ok(text.ends_with(b"\n"))
     }
 
@@ -192,8 +205,18 @@ impl Line {
         let mut nonce = [0; 32];
         SystemRandom::new().fill(&mut nonce).map_err(|_| anyhow::anyhow!("no randomness"))?;
         let nonce = STANDARD.encode(nonce);
-        self.send(&Challenge { nonce: nonce.clone() }).await?;
+        let tool = env!("CARGO_PKG_VERSION").to_owned();
+        self.send(&Challenge { nonce: nonce.clone(), format: FORMAT, tool }).await?;
         let asked: Challenge = self.receive(MAX_HELLO).await?;
+        ensure!(
+            asked.format == FORMAT,
+            "the {} is another version of loadtest ({}, protocol {}; this is {}, protocol {FORMAT}): install the same one on all \
+             machines",
+            own.other().label(),
+            if asked.tool.is_empty() { "an early one" } else { &asked.tool },
+            asked.format,
+            env!("CARGO_PKG_VERSION")
+        );
         let answer = hmac::sign(&secret.0, said(own, &asked.nonce).as_bytes());
         self.send(&Proof { proof: STANDARD.encode(answer) }).await?;
         let given: Proof = self.receive(MAX_HELLO).await?;
@@ -275,6 +298,30 @@ mod tests {
             assert!(agent.receive::<String>(100).await.is_err(), "too long");
         }
         assert!(AgentSecret::new("short").is_err());
+    }
+
+    #[tokio::test]
+    async fn an_agent_of_another_version_is_named() {
+        for (hello, said) in [
+            ("{\"nonce\":\"AA==\"}", "(an early one, protocol 0; this is "),
+            ("{\"nonce\":\"AA==\",\"format\":9,\"tool\":\"8.0.0\"}", "(8.0.0, protocol 9; this is "),
+        ] {
+            let (near, far) = pair().await;
+            let (door, known) = (Door::new().unwrap(), secret("a secret of some length"));
+            let agent = async {
+                let mut stream = door.0.accept(far).await.unwrap();
+                stream.write_all(format!("{hello}\n").as_bytes()).await.unwrap();
+                stream.flush().await.unwrap();
+                // It goes when the other end does.
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            };
+            let coordinator = async {
+                let error = connect(near, &known).await.err().unwrap().to_string();
+                assert!(error.contains("the agent is another version of loadtest"), "{error}");
+                assert!(error.contains(said) && error.contains("install the same one"), "{error}");
+            };
+            tokio::join!(agent, coordinator);
+        }
     }
 
     /// Ends TLS on both sides with keys of its own and hands every byte on: proofs, too.

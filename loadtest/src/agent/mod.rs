@@ -11,10 +11,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use self::line::AgentSecret;
@@ -22,7 +23,7 @@ use self::line::{Door, Line, connect};
 use crate::client::{BotPlan, Trust};
 use crate::measure::{Second, Tally};
 use crate::media::stamp::StampClock;
-use crate::run::{Outcome, Progress, RelaySource, Share, Target, plans, run};
+use crate::run::{Local, Outcome, Progress, RelaySource, Share, Target, plans, run};
 use crate::scenario::Scenario;
 use crate::token::Entry;
 
@@ -47,7 +48,7 @@ struct Job {
     authority: Option<String>,
     /// One for each participant of the share, by identity.
     tokens: HashMap<String, String>,
-    local: Option<Ipv4Addr>,
+    local: Option<Local>,
     threads: usize,
     scenario: Scenario,
     share: Share,
@@ -186,13 +187,24 @@ pub async fn run_together(
     let share = Share { testers, ..Share::whole() };
     let (mut lines, mut doubts) = (Vec::new(), Vec::new());
     for address in agents {
+        ensure!(
+            address.rsplit_once(':').is_some_and(|(host, port)| {
+                port.parse::<u16>().is_ok() && (!host.contains(':') || host.starts_with('['))
+            }),
+            "--agent {address} is no HOST:PORT; an IPv6 address goes in brackets"
+        );
         let connected = timeout(ANSWER, TcpStream::connect(address)).await;
-        let stream =
-            connected.with_context(|| format!("agent {address} does not answer"))?.with_context(|| {
-                format!("agent {address} cannot be reached: does `loadtest agent` run there?")
+        let stream = connected
+            .with_context(|| format!("agent {address} does not answer: is a firewall in between?"))?
+            .with_context(|| {
+                format!(
+                    "agent {address} cannot be reached: does `loadtest agent --listen {address}` run there?"
+                )
             })?;
         let ready = async {
-            let mut line = timeout(ANSWER, connect(stream, secret)).await.context("no proof in time")??;
+            let mut line = timeout(ANSWER, connect(stream, secret)).await.context(
+                "it says nothing: is it busy with another run, or something else than `loadtest agent`?",
+            )??;
             let compared = compare_clocks(&mut line).await?;
             anyhow::Ok((line, compared))
         };
@@ -201,7 +213,7 @@ pub async fn run_together(
         lines.push((address, line, offset_ns));
     }
     let seen = Arc::new(Mutex::new(vec![Seen::default(); lines.len()]));
-    let mut tasks = Vec::new();
+    let mut tasks = JoinSet::new();
     for (index, (address, mut line, offset_ns)) in lines.into_iter().enumerate() {
         let share = Share { tester: index as u32 + 1, ..share };
         let length = scenario.ramp.get() + scenario.settle.get() + scenario.duration.get();
@@ -223,16 +235,16 @@ pub async fn run_together(
         };
         line.send(&ToAgent::Run(Box::new(job))).await.with_context(|| format!("agent {address}"))?;
         let (seen, address, mut stop) = (seen.clone(), address.clone(), stop.clone());
-        tasks.push(tokio::spawn(async move {
+        tasks.spawn(async move {
             let tally = follow(&mut line, &mut stop, |failed_joins, second| {
                 if let Some(seen) = seen.lock().unwrap_or_else(PoisonError::into_inner).get_mut(index) {
                     seen.add(failed_joins, second);
                 }
             });
             tally.await.with_context(|| format!("agent {address}"))
-        }));
+        });
     }
-    let mut outcome = run(target, scenario, share, 0, stop, |own| {
+    let own = run(target, scenario, share, 0, stop, |own| {
         let mut all = own.clone();
         all.planned = scenario.participants();
         for seen in seen.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
@@ -241,13 +253,27 @@ pub async fn run_together(
         }
         all.present = all.second.present;
         progress(&all);
-    })
-    .await?;
-    for task in tasks {
-        // Agents began within the same second; longer than that after our own end something is wrong.
-        let tally = timeout(Duration::from_secs(30), task).await.context("an agent does not end")???;
-        outcome.tally.merge(tally);
-    }
+    });
+    tokio::pin!(own);
+    let mut tally = Tally::default();
+    // Without one of the agents the run is not what was asked for: that is said at once.
+    let mut outcome = loop {
+        tokio::select! {
+            outcome = &mut own => break outcome?,
+            Some(done) = tasks.join_next() => tally.merge(done??),
+        }
+    };
+    // Agents began within the same second; longer than that after our own end something is wrong.
+    let all = async {
+        while let Some(done) = tasks.join_next().await {
+            tally.merge(done??);
+        }
+        anyhow::Ok(())
+    };
+    timeout(Duration::from_secs(30), all)
+        .await
+        .context("an agent does not end: stop it, and look at what it says")??;
+    outcome.tally.merge(tally);
     outcome.tally.doubts.extend(doubts);
     Ok(outcome)
 }

@@ -1,7 +1,7 @@
 //! `loadtest join`: one participant that plays recordings, to see whether a relay carries a call.
 
 use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -31,14 +31,15 @@ pub(crate) struct Args {
     /// Seconds to stay.
     #[arg(long, default_value_t = 10)]
     seconds: u64,
-    /// Local address of the media sockets. Without it the one that the system would use to reach the server.
-    #[arg(long)]
-    local: Option<Ipv4Addr>,
+    /// Local address of the media sockets, IPv4 or IPv6; may be given once for each. Without it those that the system would use
+    /// to reach the server.
+    #[arg(long, value_name = "ADDRESS")]
+    local: Vec<IpAddr>,
 }
 
 pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let Args { url, ca, token, key, video, audio, seconds, local } = args;
-    let local = super::run::local_address(&url, local)?;
+    let local = super::run::local_address(&url, &local)?;
     let trust = super::run::trust(&url, ca.as_deref())?;
     let visit = Visit { url, trust, token, passphrase: key, video, audio, local };
     join(visit, seconds, |report| {

@@ -1,7 +1,7 @@
 //! `loadtest run`.
 
 use std::fs::OpenOptions;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use loadtest::agent::{AgentSecret, run_together};
 use loadtest::client::Trust;
 use loadtest::report::{Objectives, Report, html, junit, summary};
-use loadtest::run::{Outcome, Progress, RelaySource, Share, Target, run as run_share};
+use loadtest::run::{Local, Outcome, Progress, RelaySource, Share, Target, local_towards, run as run_share};
 use loadtest::scenario::{READY, Resolution, Role, Scenario, Span};
 use loadtest::token::{ApiKey, Entry};
 use tokio::sync::watch;
@@ -47,9 +47,10 @@ pub(crate) struct Server {
     /// Process id of a relay on this machine, for its CPU and memory.
     #[arg(long, value_name = "PID")]
     relay_pid: Option<u32>,
-    /// Local address of the media sockets. Without it the one that the system would use to reach the server.
+    /// Local address of the media sockets, IPv4 or IPv6; may be given once for each. Without it those that the system would use
+    /// to reach the server.
     #[arg(long, value_name = "ADDRESS")]
-    local: Option<Ipv4Addr>,
+    local: Vec<IpAddr>,
     /// Threads of the tester; 0 is one per core.
     #[arg(long, default_value_t = 0, value_name = "COUNT")]
     threads: usize,
@@ -170,7 +171,7 @@ impl Server {
         let secret = given(&self.api_secret, "--api-secret", " (or LIVEKIT_API_SECRET)")?;
         Ok(Target {
             trust: trust(&url, self.ca.as_deref())?,
-            local: local_address(&url, self.local)?,
+            local: local_address(&url, &self.local)?,
             url,
             entry: Entry::Key(ApiKey { name, secret }),
             threads: self.threads,
@@ -179,12 +180,12 @@ impl Server {
     }
 }
 
-/// The local address of the media sockets: what was asked for, or the one that leads to the server.
-pub(crate) fn local_address(url: &str, asked: Option<Ipv4Addr>) -> anyhow::Result<Ipv4Addr> {
+/// The local addresses of the media sockets: what was asked for, or those that lead to the server.
+pub(crate) fn local_address(url: &str, asked: &[IpAddr]) -> anyhow::Result<Local> {
     if !url.starts_with("ws://") && !url.starts_with("wss://") {
         bail!("--url {url} begins with neither ws:// nor wss://");
     }
-    asked.map_or_else(|| loadtest::run::local_towards(url), Ok)
+    if asked.is_empty() { local_towards(url) } else { Local::asked(asked) }
 }
 
 /// Whom to trust, where the server speaks TLS.

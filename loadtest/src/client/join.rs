@@ -1,19 +1,18 @@
 //! One participant that anybody can watch: it plays recordings and says each second what it receives.
 
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::anyhow;
 use tokio::sync::watch;
-use tokio::time::timeout;
 
-use super::session::{BotPlan, Context, JOIN_TIME, Play, Session, no_answer};
+use super::session::{BotPlan, Context, Play, Session};
 pub use super::session::{VisitReport, VisitStream};
 use super::trust::Trust;
 use crate::measure::{Board, Window};
 use crate::media::FrameCryptor;
 use crate::media::stamp::StampClock;
+use crate::run::Local;
 use crate::scenario::{Resolution, Role};
 use crate::token::Entry;
 
@@ -32,8 +31,8 @@ pub struct Visit {
     pub video: bool,
     /// Publish the recorded audio.
     pub audio: bool,
-    /// Local address of the media sockets.
-    pub local: Ipv4Addr,
+    /// Local addresses of the media sockets.
+    pub local: Local,
 }
 
 /// Joins the room that the token names, stays for so many seconds, and reports each of them.
@@ -74,9 +73,9 @@ pub async fn join(
         seed: 0,
         voice: (0, 1),
     };
-    let connected = timeout(JOIN_TIME, Box::pin(Session::connect(&plan, &context, 0, start))).await;
+    let connected = Box::pin(Session::connect(&plan, &context, 0, start)).await;
     // Boxed: a session is large, and callers may have several of these futures on one stack.
-    let mut session = Box::new(connected.map_err(|_| anyhow!(no_answer()))?.map_err(|error| anyhow!(error))?);
+    let mut session = Box::new(connected.map_err(|error| anyhow!(error))?);
     for second in 1..=seconds {
         Box::pin(session.run(start + Duration::from_secs(second))).await.map_err(|error| anyhow!(error))?;
         each(&session.report())?;

@@ -65,7 +65,9 @@ impl From<tungstenite::Error> for SignalError {
 
 fn token_refused(ahead: Option<i64>) -> String {
     match ahead {
-        None => "the server refused the token (401): are the API key and secret the server's?".to_owned(),
+        None => "the server refused the token (401): are the API key and secret the server's, and has a token of your own not \
+                 expired?"
+            .to_owned(),
         Some(seconds) => format!(
             "the server refused the token (401), and its clock is {} s {} this machine's: set both clocks (timedatectl \
              set-ntp true)",
@@ -76,9 +78,25 @@ fn token_refused(ahead: Option<i64>) -> String {
 }
 
 fn refused(status: u16) -> String {
+    match status {
+        200..=299 => {
+            return format!(
+                "what listens there answers as a web server ({status}) and opens no WebSocket: is --url the address of the \
+                 signalling service, and does a proxy in between pass `Upgrade` on?"
+            );
+        }
+        300..=399 => {
+            return format!(
+                "what listens there sends clients elsewhere ({status}): does it want TLS (wss://), or another name in --url?"
+            );
+        }
+        _ => {}
+    }
     let what = match status {
         403 => "what the token asks for: may the API key grant joining, publishing and subscribing?",
-        404 => "the address: is it a server of LiveKit's protocol, and nothing else that listens there?",
+        404 => {
+            "the address: is it a server of LiveKit's protocol that listens there, and does --url end before /rtc?"
+        }
         400 => "the request: does it want TLS (wss://), or a newer client protocol?",
         429 => "more connections for now: raise its limit for the test, or spread the joins (--ramp)",
         502..=504 => {
@@ -110,7 +128,11 @@ fn connection(error: &tungstenite::Error) -> String {
         Error::Io(error) => return unreachable(error),
         Error::Url(UrlError::UnableToConnect(_)) => "is it running, and the address right?".to_owned(),
         Error::HttpFormat(_) => "the address or the token has characters that it may not have".to_owned(),
-        Error::Protocol(error) => format!("{error}: does it want TLS (wss://)?"),
+        Error::Protocol(error) => {
+            format!(
+                "{error}: does it want TLS (wss://), or does something else than signalling listen there?"
+            )
+        }
         other => other.to_string(),
     };
     format!("cannot reach the server: {what}")

@@ -6,14 +6,13 @@ mod plan;
 mod relay;
 mod worker;
 
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::sync::watch;
 
-pub use self::local::local_towards;
+pub use self::local::{Local, local_towards};
 pub use self::plan::{Share, plans};
 pub use self::relay::{RelaySample, RelaySource, RelayUse, grown, relay_use};
 use crate::client::{Context, Play, Trust};
@@ -28,8 +27,11 @@ use crate::token::Entry;
 const LEAD: Duration = Duration::from_millis(300);
 /// After the window the bots stay for as long as a lost packet may take, so that the last second is measured like the others.
 const TAIL: Duration = Duration::from_millis(1200);
-/// Descriptors that a participant needs: two UDP sockets and one TCP connection.
-const FILES_EACH: u64 = 3;
+/// Descriptors that a participant needs: one TCP connection, and two UDP sockets of each address family.
+const fn files_each(local: Local) -> u64 {
+    if local.other().is_some() { 5 } else { 3 }
+}
+
 /// Descriptors that the process needs besides.
 const FILES_MORE: u64 = 200;
 
@@ -42,8 +44,8 @@ pub struct Target {
     pub trust: Option<Trust>,
     /// Where the bots' tokens come from.
     pub entry: Entry,
-    /// Local address of the media sockets.
-    pub local: Ipv4Addr,
+    /// Local addresses of the media sockets.
+    pub local: Local,
     /// Threads; 0 is one per core.
     pub threads: usize,
     /// Where the relay's own figures come from.
@@ -91,8 +93,8 @@ pub struct NobodyJoined(String);
 ///
 /// # Errors
 /// The hard limit is lower.
-fn raise_file_limit(participants: u64) -> anyhow::Result<()> {
-    let needed = participants * FILES_EACH + FILES_MORE;
+fn raise_file_limit(participants: u64, local: Local) -> anyhow::Result<()> {
+    let needed = participants * files_each(local) + FILES_MORE;
     let (_, hard) = rlimit::Resource::NOFILE.get().context("reading the limit of open files")?;
     ensure!(
         hard >= needed,
@@ -117,7 +119,7 @@ pub async fn run(
 ) -> anyhow::Result<Outcome> {
     scenario.check()?;
     let plans = plans(scenario, share);
-    raise_file_limit(plans.len() as u64)?;
+    raise_file_limit(plans.len() as u64, target.local)?;
     let threads = match target.threads {
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,

@@ -11,7 +11,8 @@ pub(super) fn thread_cpu() -> Option<Duration> {
 
 /// Datagrams that the sockets on these ports dropped because nobody took them in time.
 pub(super) fn socket_drops(ports: &BTreeSet<u16>) -> u64 {
-    std::fs::read_to_string("/proc/self/net/udp").map_or(0, |text| drops_in(&text, ports))
+    let tables = ["/proc/self/net/udp", "/proc/self/net/udp6"];
+    tables.iter().map(|table| std::fs::read_to_string(table).map_or(0, |text| drops_in(&text, ports))).sum()
 }
 
 fn drops_in(table: &str, ports: &BTreeSet<u16>) -> u64 {
@@ -65,6 +66,9 @@ mod tests {
         assert_eq!(drops_in(table, &BTreeSet::from([0x1f90, 0x1f91])), 12);
         assert_eq!(drops_in(table, &BTreeSet::new()), 0);
         assert_eq!(drops_in("", &BTreeSet::from([1])), 0);
+        let table = "  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops\n\
+            21: 00000000000000000000000001000000:1F90 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 11 2 0 3\n";
+        assert_eq!(drops_in(table, &BTreeSet::from([0x1f90])), 3);
     }
 
     #[test]

@@ -64,7 +64,12 @@ impl RelayWatch {
                 let request = self.http.get(url).timeout(Duration::from_secs(2)).send();
                 request.await?.error_for_status()?.text().await
             };
-            let text = text.await.with_context(|| format!("the relay's metrics at {url} cannot be read"))?;
+            let text = text.await.with_context(|| {
+                format!(
+                    "the relay's metrics at {url} cannot be read: name the relay's own page of metrics \
+                     (http://HOST:PORT/metrics), or leave --relay-metrics out"
+                )
+            })?;
             sample.read_metrics(&text);
             let nothing = RelaySample { at_s: sample.at_s, ..Default::default() };
             ensure!(

@@ -5,7 +5,6 @@ mod report;
 mod signals;
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,7 +12,7 @@ use livekit_protocol as proto;
 use str0m::rtp::Ssrc;
 use str0m::{Event, IceConnectionState};
 use tokio::sync::watch;
-use tokio::time::{sleep_until, timeout};
+use tokio::time::{sleep_until, timeout, timeout_at};
 
 pub use self::report::{VisitReport, VisitStream};
 use super::publish::{Publisher, PublisherSpec};
@@ -26,11 +25,12 @@ use crate::measure::{Board, Join, JoinOutcome, Kind, Meter, Window};
 use crate::media::speech::{Dice, Speaker};
 use crate::media::stamp::StampClock;
 use crate::media::{FrameCryptor, recording};
+use crate::run::Local;
 use crate::scenario::Role;
 use crate::token::Entry;
 
 /// Joining that takes longer has failed.
-pub(super) const JOIN_TIME: Duration = Duration::from_secs(15);
+const JOIN_TIME: Duration = Duration::from_secs(15);
 /// Each join has a token of its own.
 const TOKEN_LIFE: Duration = Duration::from_secs(6 * 3600);
 /// A visit that is over sooner without a media path says nothing.
@@ -59,8 +59,8 @@ pub struct Context {
     pub entry: Entry,
     /// What they send.
     pub play: Play,
-    /// Local address of the media sockets.
-    pub local: Ipv4Addr,
+    /// Local addresses of the media sockets.
+    pub local: Local,
     /// The end-to-end encryption; without it frames go in clear.
     pub cryptor: Option<Arc<FrameCryptor>>,
     /// Clock of the stamps.
@@ -136,14 +136,9 @@ pub async fn run_bot(plan: BotPlan, context: &Context) {
 /// One visit. An error is a disconnect, or a join that failed, and is on the board already.
 async fn visit(plan: &BotPlan, context: &Context, seed: u64, leave_at: Instant) -> Result<(), ()> {
     let start = Instant::now();
-    let joined = timeout(JOIN_TIME, Session::connect(plan, context, seed, start)).await;
-    let mut session = match joined {
-        Ok(Ok(session)) => session,
-        failed => {
-            let why = match failed {
-                Ok(Err(error)) => error,
-                _ => no_answer(),
-            };
+    let mut session = match Session::connect(plan, context, seed, start).await {
+        Ok(session) => session,
+        Err(why) => {
             context.board().joins.push(Join {
                 outcome: JoinOutcome::Failed(why),
                 connect_us: 0,
@@ -157,7 +152,7 @@ async fn visit(plan: &BotPlan, context: &Context, seed: u64, leave_at: Instant) 
     let mut ended = session.run(leave_at).await;
     let waits = session.join.is_none() && start.elapsed() > PATIENCE && !*context.stop.borrow();
     if ended.is_ok() && waits {
-        ended = Err(no_media("by the end of the visit"));
+        ended = Err(session.no_media("by the end of the visit"));
     }
     let reason = ended.as_ref().err().cloned();
     session.finish(reason).await;
@@ -218,11 +213,12 @@ impl<'a> Session<'a> {
     ) -> Result<Self, String> {
         let token = context.entry.token(&plan.room, &plan.identity, TOKEN_LIFE);
         let token = token.ok_or("there is no token for this participant")?;
-        let mut signal = SignalClient::connect(&context.url, &token, context.trust.as_ref())
-            .await
-            .map_err(|e| reason(&e))?;
+        let by = tokio::time::Instant::from_std(start + JOIN_TIME);
+        let connected = timeout_at(by, SignalClient::connect(&context.url, &token, context.trust.as_ref()));
+        let mut signal = connected.await.map_err(|_| no_answer())?.map_err(|e| reason(&e))?;
         let connected_at = Instant::now();
-        let join = match signal.next().await.map_err(|e| reason(&e))? {
+        let first = timeout_at(by, signal.next()).await.map_err(|_| no_welcome())?;
+        let join = match first.map_err(|e| reason(&e))? {
             Response::Join(join) => join,
             Response::Leave(leave) => return Err(format!("the server refused: {:?}", leave.reason())),
             _ => return Err("the server's first message is no join response".to_owned()),
@@ -287,13 +283,26 @@ impl<'a> Session<'a> {
         };
         {
             let mut board = context.board();
-            board.ports.insert(session.subscriber.port());
-            board.ports.extend(session.publisher.as_ref().map(|p| p.transport.port()));
+            board.ports.extend(session.ports());
         }
         session.announce().await.map_err(|e| reason(&e))?;
         session.on_participants(join.other_participants, admitted_at);
         session.send_wishes(admitted_at).await.map_err(|e| reason(&e))?;
         Ok(session)
+    }
+
+    /// Why it has no media path yet, and what to do: of the first connection that is not up.
+    fn no_media(&self, when: &str) -> String {
+        let publishing = self.publisher.as_ref().map(|publisher| &publisher.transport);
+        let down = publishing.into_iter().chain([&self.subscriber]).find(|transport| !transport.up);
+        let why = down.map_or_else(|| "it came too late".to_owned(), Transport::trouble);
+        format!("no media path {when}: {why}")
+    }
+
+    /// Of all its media sockets.
+    fn ports(&self) -> impl Iterator<Item = u16> + '_ {
+        let publishing = self.publisher.iter().flat_map(|publisher| publisher.transport.ports());
+        self.subscriber.ports().chain(publishing)
     }
 
     /// Takes part until `leave_at`; may be called again then. An error is the reason of a disconnect.
@@ -307,7 +316,7 @@ impl<'a> Session<'a> {
                 return Ok(());
             }
             if self.join.is_none() && self.refusals.is_empty() && now > self.start + JOIN_TIME {
-                return Err(no_media(&format!("within {} s", JOIN_TIME.as_secs())));
+                return Err(self.no_media(&format!("within {} s", JOIN_TIME.as_secs())));
             }
             if now >= self.next_tick {
                 self.next_tick = now + TICK;
@@ -435,10 +444,11 @@ impl<'a> Session<'a> {
         {
             let mut board = self.context.board();
             board.tester.unsent += self.subscriber.unsent;
-            board.ports.remove(&self.subscriber.port());
             if let Some(publisher) = &self.publisher {
                 board.tester.unsent += publisher.transport.unsent;
-                board.ports.remove(&publisher.transport.port());
+            }
+            for port in self.ports() {
+                board.ports.remove(&port);
             }
             match (self.join.take(), &disconnected) {
                 (Some(join), _) => {
@@ -464,12 +474,20 @@ impl<'a> Session<'a> {
     }
 }
 
-fn no_media(when: &str) -> String {
-    format!("no media path {when}: is the relay's UDP port open from here, and its advertised address right?")
+fn no_answer() -> String {
+    format!(
+        "no answer from the server within {} s: is the address right, is a firewall in between, or does something else listen \
+         there?",
+        JOIN_TIME.as_secs()
+    )
 }
 
-pub(super) fn no_answer() -> String {
-    format!("no answer within {} s", JOIN_TIME.as_secs())
+fn no_welcome() -> String {
+    format!(
+        "the server took the connection, but did not let the participant in within {} s: is its media relay up, and it not \
+         overloaded?",
+        JOIN_TIME.as_secs()
+    )
 }
 
 fn micros(from: Instant, to: Instant) -> u64 {

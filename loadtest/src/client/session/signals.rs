@@ -70,6 +70,7 @@ impl Session<'_> {
                 let sdp =
                     self.subscriber.answer(&offer.sdp).map_err(|e| format!("the server's offer: {e}"))?;
                 self.forget_moved();
+                self.count_ports();
                 let answer = proto::SessionDescription {
                     r#type: "answer".into(),
                     sdp,
@@ -87,6 +88,7 @@ impl Session<'_> {
                     let accepted = publisher.transport.accept_answer(&answer.sdp);
                     accepted.map_err(|e| format!("the server's answer: {e}"))?;
                 }
+                self.count_ports();
             }
             Response::TrackPublished(published) => {
                 let sid = published.track.map(|track| track.sid).unwrap_or_default();
@@ -101,7 +103,7 @@ impl Session<'_> {
                     self.signal.send(Request::Offer(offer)).await.map_err(|e| reason(&e))?;
                 }
             }
-            Response::Trickle(trickle) => self.on_trickle(&trickle),
+            Response::Trickle(trickle) => self.on_trickle(&trickle)?,
             Response::SubscribedQualityUpdate(update) => self.on_quality_update(&update, now),
             Response::Update(update) => {
                 self.on_participants(update.participants, now);
@@ -132,15 +134,22 @@ impl Session<'_> {
         Ok(())
     }
 
+    /// What the kernel drops at these ports counts against the tester; there may be more of them than before.
+    fn count_ports(&self) {
+        self.context.board().ports.extend(self.ports());
+    }
+
     /// Servers that do not have their candidates in the description send them one by one.
-    fn on_trickle(&mut self, trickle: &proto::TrickleRequest) {
+    fn on_trickle(&mut self, trickle: &proto::TrickleRequest) -> Result<(), String> {
         let to = match trickle.target() {
             proto::SignalTarget::Publisher => self.publisher.as_mut().map(|p| &mut p.transport),
             proto::SignalTarget::Subscriber => Some(&mut self.subscriber),
         };
         if let (Some(transport), Some(candidate)) = (to, candidate_of(&trickle.candidate_init)) {
-            transport.add_candidate(candidate);
+            transport.add_candidate(candidate).map_err(|e| format!("a socket of the tester: {e}"))?;
+            self.count_ports();
         }
+        Ok(())
     }
 
     #[allow(deprecated)] // servers fill in `subscribed_qualities` too, and some nothing else
