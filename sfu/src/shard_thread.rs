@@ -23,6 +23,9 @@ use crate::tcp::links::{Links, TcpInput};
 const COMMAND_BACKLOG: usize = 16_384;
 /// Most receive batches between two looks at commands and timers.
 const BATCHES_PER_TURN: usize = 4;
+/// Commands of a turn: so long at most, and a few between two looks at the clock. The rest keeps its order for the next turns.
+const COMMAND_TIME: Duration = Duration::from_micros(500);
+const COMMAND_BATCH: usize = 4;
 /// Checks and handshakes of a turn: so long at most, and a few between two looks at the clock. A handshake takes as long as
 /// hundreds of packets; when many join at once, media has its turns in between.
 const CONNECT_TIME: Duration = Duration::from_micros(500);
@@ -186,6 +189,8 @@ struct Loop {
     socket: Rc<RefCell<UdpSocket>>,
     shard: Shard,
     inbox: Arc<Inbox>,
+    /// Commands that are not handled yet.
+    commands: VecDeque<ShardCommand>,
     events: mpsc::Sender<TaggedEvent>,
     /// Events that the channel had no room for; they keep their order.
     waiting: VecDeque<ShardEvent>,
@@ -211,6 +216,7 @@ impl Loop {
             socket,
             shard,
             inbox,
+            commands: VecDeque::new(),
             events,
             waiting: VecDeque::new(),
             links: Links::default(),
@@ -219,7 +225,7 @@ impl Loop {
     }
 
     /// One turn: 1. wait ([`Rhythm`] says for what and how long); 2. commands, so that mute and leave act before the next
-    /// datagram is read; 3. datagrams of TCP connections, which are bounded there; 4. what other shards hand over, bounded
+    /// datagram is read, for a bounded time; 3. datagrams of TCP connections, which are bounded there; 4. what other shards hand over, bounded
     /// by the rings; 5. media of the socket, a bounded number of batches; 6. RTCP, where the kernel sorts it out; 7. checks
     /// and handshakes, for a bounded time; 8. timers; 9. send, to other shards as well; 10. events.
     fn run(mut self) {
@@ -274,18 +280,16 @@ impl Loop {
                     &mut commands,
                     &mut *self.inbox.commands.lock().unwrap_or_else(PoisonError::into_inner),
                 );
-                for command in commands.drain(..) {
-                    self.shard.handle_command(command, &mut self.tx, now);
-                }
+                self.commands.extend(commands.drain(..));
                 std::mem::swap(&mut tcp, &mut *self.inbox.tcp.lock().unwrap_or_else(PoisonError::into_inner));
-                for input in tcp.drain(..) {
-                    self.links.handle(input, &mut self.shard, &mut self.tx, now);
-                }
+            }
+            more = self.command(now);
+            for input in tcp.drain(..) {
+                self.links.handle(input, &mut self.shard, &mut self.tx, now);
             }
             if self.crossbar.receive(&mut self.shard, &mut self.tx, now) {
                 self.flush();
             }
-            more = false;
             if ready.readable {
                 match self.take(&mut batch, Part::Media, BATCHES_PER_TURN, None) {
                     Some((_, left)) => more |= left,
@@ -317,6 +321,19 @@ impl Loop {
             self.flush();
             self.report();
         }
+    }
+
+    /// Handles commands, for a bounded time. Returns whether some are left.
+    fn command(&mut self, now: Instant) -> bool {
+        let mut handled = 0;
+        while let Some(command) = self.commands.pop_front() {
+            self.shard.handle_command(command, &mut self.tx, now);
+            handled += 1;
+            if handled % COMMAND_BATCH == 0 && now.elapsed() >= COMMAND_TIME {
+                break;
+            }
+        }
+        !self.commands.is_empty()
     }
 
     /// Takes datagrams of a kind, so many batches at most and until then. Returns how many there were, and whether more may
