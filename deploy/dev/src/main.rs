@@ -25,6 +25,10 @@ use tracing_subscriber::EnvFilter;
 use crate::links::Links;
 use crate::state::DevState;
 
+/// As in `sfu`, see there.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How long the control link may take to come up.
 const LINK_TIME: Duration = Duration::from_secs(10);
 
