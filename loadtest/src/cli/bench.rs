@@ -11,7 +11,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use loadtest::measure::Dist;
+use loadtest::measure::{Dist, Second};
 use loadtest::report::{Objectives, Report};
 use loadtest::run::{RelaySource, Share, Target, run as run_share};
 use loadtest::scenario::{Resolution, Role, Rooms, Scenario, Span, Steady};
@@ -80,6 +80,11 @@ struct Figures {
     storm_p99_us: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     quiet_p99_us: Option<f64>,
+    /// .. The sender's own part of it while they joined, and how many packets of sound came then in each second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storm_sender_p99_us: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    storm_sounds_per_s: Option<f64>,
     /// How busy the busiest thread of the bots was.
     tester_cpu: f64,
     doubts: Vec<String>,
@@ -249,7 +254,7 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<ExitCode> {
             scenario.duration = Span::ms((scenario.duration.get() + hold.get()).as_millis() as u64);
         }
         let outcome = run_share(&host.target()?, &scenario, Share::whole(), 0, stop_signal(), |_| {}).await?;
-        let seconds: Vec<_> = outcome.tally.seconds.iter().map(|s| (s.present, s.audio.clone())).collect();
+        let seconds = outcome.tally.seconds.clone();
         let report = Report::new(&scenario, outcome, &Objectives::default());
         let mut figures = Figures::of(name, &scenario, &report);
         figures.find_storm(&scenario, &seconds);
@@ -293,6 +298,8 @@ impl Figures {
             joins_per_s_per_core: None,
             storm_p99_us: None,
             quiet_p99_us: None,
+            storm_sender_p99_us: None,
+            storm_sounds_per_s: None,
             tester_cpu: r.tester.busiest_cpu,
             doubts: r.invalid.clone(),
         };
@@ -302,23 +309,28 @@ impl Figures {
         figures
     }
 
-    /// How late sound was in the seconds of the storm, and in those before. `seconds`: who was present, and the delay of sound.
-    fn find_storm(&mut self, scenario: &Scenario, seconds: &[(u64, Dist)]) {
+    /// How late sound was in the seconds of the storm, and in those before.
+    fn find_storm(&mut self, scenario: &Scenario, seconds: &[Second]) {
         let storm = storm_at(scenario);
         if storm.is_zero() {
             return;
         }
-        let p99 = |seconds: &[(u64, Dist)]| {
-            let mut all = Dist::default();
-            seconds.iter().for_each(|(_, delay)| all.merge(delay));
-            all.quantile(0.99).map(|micros| micros as f64)
-        };
         // From when the first of them came to when the last was there.
         let (before, during) = seconds.split_at(seconds.len().min(storm.as_secs() as usize));
-        let took = 1 + during.iter().take_while(|(present, _)| *present < self.joins).count();
-        self.storm_p99_us = p99(during.get(..took).unwrap_or(during));
+        let took = 1 + during.iter().take_while(|second| second.present < self.joins).count();
+        let during = during.get(..took).unwrap_or(during);
+        let all = |seconds: &[Second], of: fn(&Second) -> &Dist| {
+            let mut all = Dist::default();
+            seconds.iter().for_each(|second| all.merge(of(second)));
+            all
+        };
+        let p99 = |all: &Dist| all.quantile(0.99).map(|micros| micros as f64);
+        let sounds = all(during, |second| &second.audio);
+        self.storm_p99_us = p99(&sounds);
+        self.storm_sounds_per_s = Some(sounds.count() as f64 / during.len().max(1) as f64);
+        self.storm_sender_p99_us = p99(&all(during, |second| &second.sending));
         // The call itself begins in the first ones.
-        self.quiet_p99_us = p99(before.get(4..).unwrap_or_default());
+        self.quiet_p99_us = p99(&all(before.get(4..).unwrap_or_default(), |second| &second.audio));
     }
 
     /// What the storm took beyond the call that runs beside it: the samples of the quiet seconds before say what that
@@ -372,6 +384,11 @@ impl Figures {
         }
         if let (Some(storm), Some(quiet)) = (self.storm_p99_us, self.quiet_p99_us) {
             println!("  the call's sound, p99: {storm:.0} us while they joined, {quiet:.0} us before");
+            println!(
+                "  .. of it the sender's own part {} us; {} packets of sound came in each of these seconds",
+                some(self.storm_sender_p99_us, 0),
+                some(self.storm_sounds_per_s, 0)
+            );
         }
         for doubt in &self.doubts {
             println!("  DOUBT {doubt}");

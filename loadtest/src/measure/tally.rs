@@ -149,6 +149,8 @@ pub struct Second {
     pub audio: Dist,
     /// Delay of pictures.
     pub video: Dist,
+    /// The sender's own part of these: from the stamp of a frame, or of several at once, until its packets were handed over.
+    pub sending: Dist,
 }
 
 impl Second {
@@ -178,6 +180,7 @@ impl Second {
         }
         self.audio.merge(&other.audio);
         self.video.merge(&other.video);
+        self.sending.merge(&other.sending);
     }
 }
 

@@ -124,7 +124,7 @@ pub async fn run(
         0 => std::thread::available_parallelism().map_or(1, usize::from),
         threads => threads,
     };
-    let threads = threads.min(plans.len()).max(1);
+    let crews = worker::crews(&plans, scenario.measure_joining, threads);
     let mut relay = relay::RelayWatch::new(target.relay.clone());
     // The source of figures is named by the operator: that it is wrong should show before the run.
     relay.sample(Instant::now()).await?;
@@ -144,7 +144,7 @@ pub async fn run(
     let (early, stopping) = watch::channel(*stop.borrow());
     let mut workers = Vec::new();
     let planned = plans.len() as u64;
-    for index in 0..threads {
+    for (index, crew) in crews.into_iter().enumerate() {
         let board = Arc::new(Mutex::new(Board::default()));
         let context = Context {
             url: target.url.clone(),
@@ -161,8 +161,7 @@ pub async fn run(
             filling: filling.clone(),
             stop: stopping.clone(),
         };
-        let mine = plans.iter().skip(index).step_by(threads).cloned().collect();
-        workers.push((board, worker::start(index, context, mine)?));
+        workers.push((board, worker::start(index, context, crew)?));
     }
 
     let mut tally = Tally { participants: planned, ..Tally::default() };

@@ -15,12 +15,41 @@ const BEAT: Duration = Duration::from_millis(10);
 /// Timers of the runtime fire on the next millisecond.
 const GRAIN: Duration = Duration::from_millis(1);
 
+/// Bots of one thread.
+#[derive(Debug, Default)]
+pub(super) struct Crew {
+    pub(super) plans: Vec<BotPlan>,
+    /// What they measure is disturbed by the other threads' work: they run before these, where that is allowed.
+    pub(super) first: bool,
+}
+
+/// Deals bots out to so many threads. Where it is measured what many who join late do to those who are there already, these have
+/// a thread of their own, beside those: else it would be measured how late the tester itself is.
+pub(super) fn crews(plans: &[BotPlan], measure_joining: bool, threads: usize) -> Vec<Crew> {
+    let late = |plan: &&BotPlan| !plan.role.join_after.get().is_zero();
+    let (late, there): (Vec<_>, Vec<_>) = plans.iter().partition(late);
+    let apart = measure_joining && !late.is_empty() && !there.is_empty();
+    let rest = if apart { late } else { plans.iter().collect() };
+    let threads = threads.min(rest.len()).max(1);
+    let deal = |index| rest.iter().skip(index).step_by(threads).map(|plan| (*plan).clone()).collect();
+    let first = apart.then(|| Crew { plans: there.into_iter().cloned().collect(), first: true });
+    first.into_iter().chain((0..threads).map(|index| Crew { plans: deal(index), first: false })).collect()
+}
+
 /// Starts the thread.
-pub(super) fn start(index: usize, context: Context, plans: Vec<BotPlan>) -> anyhow::Result<JoinHandle<()>> {
+pub(super) fn start(
+    index: usize,
+    context: Context,
+    Crew { plans, first }: Crew,
+) -> anyhow::Result<JoinHandle<()>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("a runtime")?;
     std::thread::Builder::new()
         .name(format!("bots-{index}"))
         .spawn(move || {
+            if first {
+                // Where it is not allowed, the delays say what that means.
+                let _ = sfu_udp::run_before_others();
+            }
             // The context lives as long as the process's run: bots borrow it for as long.
             let context: std::rc::Rc<Context> = std::rc::Rc::new(context);
             let bots = LocalSet::new();
@@ -65,5 +94,27 @@ async fn watch(context: &Context) {
             board.tester.cpu = after.saturating_sub(before).as_secs_f64() / wall;
         }
         due = (due + BEAT).max(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::plan::{Share, plans};
+    use super::*;
+    use crate::scenario::{Role, Rooms, Scenario, Span};
+
+    #[test]
+    fn those_who_are_there_when_many_join_have_a_thread_of_their_own() {
+        let mut scenario = Scenario::simple(1, vec![Role::speaking(5, None, true)]);
+        let latecomer = Role { join_after: Span::ms(10), ..Role::speaking(7, None, false) };
+        scenario.rooms.push(Rooms { count: 1, roles: vec![latecomer] });
+        let plans = plans(&scenario, Share { tester: 0, testers: 1, run: 1 });
+        let sizes = |joining, threads| {
+            let crews = crews(&plans, joining, threads);
+            crews.iter().map(|crew| (crew.plans.len(), crew.first)).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(true, 2), [(5, true), (4, false), (3, false)]);
+        assert_eq!(sizes(false, 2), [(6, false), (6, false)]);
+        assert_eq!(crews(&plans[..5], true, 9).len(), 5, "nobody comes late, and no thread has nobody");
     }
 }

@@ -335,6 +335,10 @@ impl<'a> Session<'a> {
                 if publisher.frames > sent || publisher.transport.deadline() <= now {
                     publisher.transport.advance(now, &mut events).map_err(|e| media(&e))?;
                 }
+                if publisher.frames > sent {
+                    let took = now.elapsed().as_micros() as u64;
+                    self.context.board().now().sending.record(took);
+                }
                 wake = due.map_or(wake, |due| wake.min(due)).min(publisher.transport.deadline());
             }
             self.on_publisher_events(&mut events)?;
