@@ -33,37 +33,18 @@ pub fn pin_to_cpu(index: usize) -> io::Result<usize> {
     Ok(cpu)
 }
 
-/// The slice of a thread that runs before others. Where a waking thread's is shorter than that of the one that runs, it
-/// need not wait until that has used its own up (Linux 6.12 and later, `PREEMPT_SHORT`): 3 ms, or 4 to the next tick, whatever
-/// the nice values. The least that the kernel takes.
-const SLICE: Duration = Duration::from_micros(100);
-
 /// Lets the calling thread run before the process's others, and before what else is of usual priority: its nice value becomes
-/// lower by ten, and its slice short, so that it runs soon after it wakes. The nice value takes root, `CAP_SYS_NICE` or
-/// `RLIMIT_NICE`; the slice takes nothing, and is left as it is where the kernel does not know it.
+/// lower by ten. It takes root, `CAP_SYS_NICE` or `RLIMIT_NICE`.
 ///
 /// # Errors
-/// When the kernel refuses the nice value: then that is as it was.
+/// When the kernel refuses: then the thread is as it was.
 pub fn run_before_others() -> io::Result<()> {
     const STEPS: libc::c_int = 10;
-    let nice = nice_value();
-    set_slice(nice);
     // SAFETY: no pointers. On Linux a nice value is a thread's own, and 0 is the calling one.
-    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice - STEPS) } != 0 {
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice_value() - STEPS) } != 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
-}
-
-/// Asks for [`SLICE`]. A kernel before 6.12 ignores it, a sandbox may forbid the call: neither matters to the caller.
-fn set_slice(nice: libc::c_int) {
-    // SAFETY: all fields are integers, for which zero is valid: the usual policy, and no flags.
-    let mut attr: libc::sched_attr = unsafe { std::mem::zeroed() };
-    attr.size = std::mem::size_of::<libc::sched_attr>() as u32;
-    attr.sched_nice = nice;
-    attr.sched_runtime = SLICE.as_nanos() as u64;
-    // SAFETY: the pointer is to a live `sched_attr` of the size that is in it, which the kernel reads; 0 is the calling thread.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
 }
 
 /// The calling thread's. Its own can always be read.
@@ -100,30 +81,6 @@ mod tests {
         .join()
         .unwrap();
         assert_eq!(nice_value(), before);
-    }
-
-    #[test]
-    fn a_thread_that_runs_before_others_has_a_short_slice() {
-        let slice = || {
-            // SAFETY: as in `set_slice`.
-            let mut attr: libc::sched_attr = unsafe { std::mem::zeroed() };
-            let size = std::mem::size_of::<libc::sched_attr>() as u32;
-            // SAFETY: the pointer is to a live `sched_attr` of that size, which the kernel fills in.
-            let result = unsafe { libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0) };
-            assert_eq!(result, 0);
-            Duration::from_nanos(attr.sched_runtime)
-        };
-        let (before, after, nice) = std::thread::spawn(move || {
-            let nice = nice_value();
-            let before = slice();
-            set_slice(nice);
-            (before, slice(), nice_value() - nice)
-        })
-        .join()
-        .unwrap();
-        // A kernel that has no slices of threads says that they have none.
-        let short = if before.is_zero() { before } else { SLICE };
-        assert_eq!((after, nice), (short, 0), "{before:?} before");
     }
 
     #[test]
