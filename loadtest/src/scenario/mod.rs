@@ -350,6 +350,26 @@ mod tests {
     }
 
     #[test]
+    fn the_guides_example_can_be_run_with_all_that_it_names() {
+        let guide = include_str!("../../../docs/loadtest.md");
+        let example = guide.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let scenario: Scenario = toml::from_str(example).unwrap();
+        scenario.check().unwrap();
+        assert_eq!(scenario.participants(), 40);
+        let all: String = example
+            .lines()
+            .map(|line| line.strip_prefix("# ").unwrap_or(line))
+            .collect::<Vec<_>>()
+            .join("\n");
+        let scenario: Scenario = toml::from_str(&all).unwrap();
+        scenario.check().unwrap();
+        let role = &scenario.rooms[0].roles[0];
+        assert!(
+            role.link.is_some() && role.stay.is_some() && role.steady.is_some() && role.bitrate.is_some()
+        );
+    }
+
+    #[test]
     fn impossible_plans_are_refused() {
         let mut scenario = Scenario::simple(1, vec![Role::speaking(2, None, true)]);
         assert!(scenario.check().is_ok());
