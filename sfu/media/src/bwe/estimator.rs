@@ -482,7 +482,7 @@ impl Estimator {
             self.losses.on_probe(bps);
             self.acked.expect_change();
         }
-        self.probing.on_feedback_end(probed.map(|shown| shown.bps), newest, at);
+        self.probing.on_feedback_end(probed, newest, at);
     }
 
     /// Little was sent a moment ago. What arrived then does not tell what a path carries that has a queue now.

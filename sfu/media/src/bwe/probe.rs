@@ -46,6 +46,9 @@ const MAX_PAUSE: i64 = 5_000_000;
 const REPEAT: i64 = 50_000;
 /// .. after so many times in a row that is a failure as any other.
 const MAX_REPEATS: u32 = 4;
+/// Pause before a probe is repeated that left slower than it should have, in µs: frames between its packets held it up, and
+/// what it showed is what was sent.
+const UNEVEN_PAUSE: i64 = 300_000;
 /// Demand that grew this much is worth a probe at once.
 const DEMAND_STEP: f64 = 1.2;
 
@@ -280,26 +283,29 @@ impl Probing {
         active.shown()
     }
 
-    /// All of a feedback was seen, which spoke of numbers up to `newest`; the probe showed `bps`, which is more than before
-    /// or not. If it is over, decides what follows.
-    pub(super) fn on_feedback_end(&mut self, bps: Option<f64>, newest: u64, now: i64) {
+    /// All of a feedback was seen, which spoke of numbers up to `newest`, and what the probe showed. If it is over, decides
+    /// what follows.
+    pub(super) fn on_feedback_end(&mut self, shown: Option<Shown>, newest: u64, now: i64) {
         let Some(active) = self.active else { return };
         // Numbers are given in order: what is not known by then is in a feedback that was lost.
         let over = active.sent >= active.probe.min_packets && newest > active.newest;
-        let Some(bps) = bps else {
+        let Some(Shown { bps, saturated }) = shown else {
             // Packets that were lost are another matter: the probe itself may have been too much.
             if over && active.sent > active.known {
-                self.repeat(active.probe, now);
+                self.repeat(active.probe, REPEAT << self.repeats, now);
             }
             return;
         };
-        self.repeats = 0;
+        let over = over || active.bytes() >= active.probe.min_bytes as u64;
         if bps >= SUCCESS * active.probe.bps as f64 {
+            self.repeats = 0;
             self.active = None;
             self.pause = 0;
             self.next_at = now;
             self.next_bps = (bps < self.wanted).then_some(NEXT * bps);
-        } else if over || active.bytes() >= active.probe.min_bytes as u64 {
+        } else if over && !saturated {
+            self.repeat(active.probe, UNEVEN_PAUSE, now);
+        } else if over {
             // What the first part of it shows may be less than all of it will.
             self.fail(now);
         }
@@ -326,18 +332,18 @@ impl Probing {
         self.next_at = now;
     }
 
-    fn repeat(&mut self, probe: Probe, now: i64) {
+    fn repeat(&mut self, probe: Probe, after: i64, now: i64) {
         if self.repeats >= MAX_REPEATS {
-            self.repeats = 0;
             return self.fail(now);
         }
         self.active = None;
         self.next_bps = Some(probe.bps as f64);
-        self.next_at = self.next_at.max(now + (REPEAT << self.repeats));
+        self.next_at = self.next_at.max(now + after);
         self.repeats += 1;
     }
 
     fn fail(&mut self, now: i64) {
+        self.repeats = 0;
         self.active = None;
         self.next_bps = None;
         self.pause = (2 * self.pause).clamp(MIN_PAUSE, MAX_PAUSE);
@@ -366,7 +372,7 @@ mod tests {
                 was_lost: false,
             });
         }
-        probing.on_feedback_end(shown.map(|shown| shown.bps), packets as u64, arrived);
+        probing.on_feedback_end(shown, packets as u64, arrived);
         shown
     }
 
@@ -451,6 +457,34 @@ mod tests {
     }
 
     #[test]
+    fn one_that_left_unevenly_is_no_failure() {
+        let mut probing = Probing::default();
+        probing.set_wanted(4e6, 0);
+        let (mut now, mut begun) = (0, Vec::new());
+        while now < 3_000_000 {
+            now += 10_000;
+            let Some(probe) = probing.poll(5e5, false, false, now) else { continue };
+            begun.push(now);
+            assert_eq!(probe.bps, 1_500_000);
+            // The last packets, which are measured, leave at half the rate, and arrive as they left.
+            let (mut sent_at, mut shown) = (now, None);
+            for n in 0..probe.min_packets + 2 {
+                sent_at += if n + 7 > probe.min_packets { 12_800 } else { 6400 };
+                let arrived_at = Some(sent_at + 20_000);
+                let (number, probe, was_lost) = (n as u64, Some(probe.id), false);
+                let result = PacketResult { number, sent_at, arrived_at, size: 1200, probe, was_lost };
+                shown = probing.on_result(&result).or(shown);
+            }
+            assert!(shown.is_some_and(|shown| !shown.saturated && shown.bps < 8e5), "{shown:?}");
+            now = sent_at + 40_000;
+            probing.on_feedback_end(shown, 1000, now);
+            assert_eq!(probing.poll(5e5, false, false, now + UNEVEN_PAUSE - 1), None);
+        }
+        assert_eq!(begun.len(), 1 + MAX_REPEATS as usize, "then it is one: {begun:?}");
+        assert!(begun.windows(2).all(|two| two[1] - two[0] < MIN_PAUSE), "{begun:?}");
+    }
+
+    #[test]
     fn shows_the_link_when_it_is_slower_and_waits_then() {
         let mut probing = Probing::default();
         probing.set_wanted(4e6, 0);
@@ -484,9 +518,9 @@ mod tests {
                     PacketResult { number: n as u64, sent_at, arrived_at, size: 1200, probe, was_lost };
                 shown = probing.on_result(&result).or(shown);
             }
+            probing.on_feedback_end(shown, 1000, from + 500_000);
             let Shown { bps, saturated } = shown.unwrap();
             assert!(saturated && (4.5e5..5.5e5).contains(&bps), "{bps}");
-            probing.on_feedback_end(Some(bps), 1000, from + 500_000);
         }
     }
 
