@@ -28,7 +28,7 @@ const PACKET: f64 = 1200.0;
 const MIN_SHARE: f64 = 0.8;
 /// A result of at least this share of the probed rate calls for the next probe.
 const SUCCESS: f64 = 0.7;
-/// What arrived at less than this share of the sent rate filled the link: its rate is the link's.
+/// What was sent in less than this share of the time in which it arrived filled the link: its rate is the link's.
 const SATURATED: f64 = 0.9;
 /// .. of which this share is taken, so as not to build a queue at once.
 const OF_SATURATED: f64 = 0.95;
@@ -101,8 +101,9 @@ impl Train {
         self.last_arrived = self.last_arrived.max(arrived);
     }
 
-    /// The rates at which it was sent and arrived. Between the first and the last packet one of them does not count.
-    fn rates(&self) -> Option<(f64, f64)> {
+    /// What it shows of the path: the rate at which it was sent or arrived, and which of them. Between the first and the last
+    /// packet one of them does not count.
+    fn shown(&self) -> Option<Shown> {
         let sent_for = self.last_sent.saturating_sub(self.first_sent);
         let arrived_for = self.last_arrived.saturating_sub(self.first_arrived);
         let spans = 1..=1_000_000;
@@ -113,7 +114,10 @@ impl Train {
             |size: u32, time: i64| 8e6 * self.bytes.saturating_sub(u64::from(size)) as f64 / time as f64;
         let (sent, arrived) =
             (without(self.last_sent_size, sent_for), without(self.first_arrived_size, arrived_for));
-        (arrived <= 2.0 * sent).then_some((sent, arrived))
+        // Packets at its ends may be of different sizes, which makes two rates of one: the times tell whether it was held up.
+        let saturated = (sent_for as f64) < SATURATED * arrived_for as f64;
+        let bps = if saturated { OF_SATURATED * arrived } else { arrived.min(sent) };
+        (arrived <= 2.0 * sent).then_some(Shown { bps, saturated })
     }
 }
 
@@ -169,9 +173,7 @@ impl Cluster {
         let bytes = self.bytes();
         let enough = self.packets as f64 >= MIN_SHARE * self.probe.min_packets as f64
             && bytes as f64 >= MIN_SHARE * self.probe.min_bytes as f64;
-        let (sent, arrived) = self.measured.rates().filter(|_| enough)?;
-        let saturated = arrived < SATURATED * sent;
-        Some(Shown { bps: if saturated { OF_SATURATED * arrived } else { arrived.min(sent) }, saturated })
+        self.measured.shown().filter(|_| enough)
     }
 }
 
