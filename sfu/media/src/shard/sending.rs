@@ -344,7 +344,8 @@ impl Sending {
             estimator.pacing_bps().max(allocated / 100 * PACING_PERCENT).max(probe)
         });
         let drains = self.drains();
-        self.pacer.set_patient(paced && drains, now);
+        let contested = self.estimator.as_ref().is_some_and(|estimator| estimator.is_contested(now));
+        self.pacer.set_patient(paced && (drains || contested), now);
         let lossy = self.estimator.as_ref().is_some_and(|estimator| estimator.loss() > ROOMY_LOSS);
         let since = if self.satisfied && !drains && !lossy {
             Some(*self.roomy_since.get_or_insert(now))
