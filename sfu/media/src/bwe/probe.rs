@@ -28,6 +28,8 @@ const PACKET: f64 = 1200.0;
 const MIN_SHARE: f64 = 0.8;
 /// A result of at least this share of the probed rate calls for the next probe.
 const SUCCESS: f64 = 0.7;
+/// .. or this, where the path was full not long ago: part of it may still be what a token bucket let pass.
+const SURE: f64 = 0.8;
 /// What was sent in less than this share of the time in which it arrived filled the link: its rate is the link's.
 const SATURATED: f64 = 0.9;
 /// .. of which this share is taken, so as not to build a queue at once.
@@ -125,6 +127,8 @@ impl Train {
 #[derive(Debug, Clone, Copy)]
 struct Cluster {
     probe: Probe,
+    /// See [`Probing::poll`].
+    contested: bool,
     started_at: i64,
     /// Bytes that are to arrive before those that are measured.
     skip: u64,
@@ -139,9 +143,10 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(probe: Probe, skip: u64, now: i64) -> Self {
+    fn new(probe: Probe, skip: u64, contested: bool, now: i64) -> Self {
         Self {
             probe,
+            contested,
             started_at: now,
             skip,
             newest: 0,
@@ -265,7 +270,7 @@ impl Probing {
             min_packets: size.packets,
             duration: Duration::from_secs_f64(size.seconds(bps)),
         };
-        self.active = Some(Cluster::new(probe, size.skip as u64, now));
+        self.active = Some(Cluster::new(probe, size.skip as u64, contested, now));
         Some(probe)
     }
 
@@ -299,7 +304,8 @@ impl Probing {
             return;
         };
         let over = over || active.bytes() >= active.probe.min_bytes as u64;
-        if bps >= SUCCESS * active.probe.bps as f64 {
+        let success = if active.contested { SURE } else { SUCCESS };
+        if bps >= success * active.probe.bps as f64 {
             self.repeats = 0;
             self.active = None;
             self.pause = 0;
