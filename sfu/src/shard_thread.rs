@@ -225,9 +225,9 @@ impl Loop {
     }
 
     /// One turn: 1. wait ([`Rhythm`] says for what and how long); 2. commands, so that mute and leave act before the next
-    /// datagram is read, for a bounded time; 3. datagrams of TCP connections, which are bounded there; 4. what other shards hand over, bounded
-    /// by the rings; 5. media of the socket, a bounded number of batches; 6. RTCP, where the kernel sorts it out; 7. checks
-    /// and handshakes, for a bounded time; 8. timers; 9. send, to other shards as well; 10. events.
+    /// datagram is read, for a bounded time; 3. datagrams of TCP connections, which are bounded there; 4. what other shards
+    /// hand over, bounded by the rings; 5. media of the socket, a bounded number of batches; 6. RTCP, where the kernel sorts
+    /// it out; 7. checks and handshakes, for a bounded time; 8. timers; 9. send, to other shards as well; 10. events.
     fn run(mut self) {
         if self.pin
             && let Err(error) = sfu_udp::pin_to_cpu(self.config_index)

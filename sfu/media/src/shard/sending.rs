@@ -271,6 +271,11 @@ impl Sending {
         })
     }
 
+    /// Whether the path was full not long ago, and may be no wider than it was then.
+    fn is_contested(&self, now: Instant) -> bool {
+        self.estimator.as_ref().is_some_and(|estimator| estimator.is_contested(now))
+    }
+
     /// Whether no video is sent now.
     pub(super) fn is_halted(&self) -> bool {
         matches!(self.halt, Halt::Since(_))
@@ -294,8 +299,12 @@ impl Sending {
         self.started |= now.saturating_duration_since(told) >= GRACE || low || loss > GRACE_LOSS;
         self.shared_target = target;
         let bps = target.saturating_sub(self.fixed_bps(target, now));
-        let contested = self.estimator.as_ref().is_some_and(|estimator| estimator.is_contested(now));
-        Some(Budget { bps, starting: !self.started, drains: self.drains(), contested })
+        Some(Budget {
+            bps,
+            starting: !self.started,
+            drains: self.drains(),
+            contested: self.is_contested(now),
+        })
     }
 
     /// What goes off the budget before video: audio, and repairs up to a share.
@@ -344,8 +353,7 @@ impl Sending {
             estimator.pacing_bps().max(allocated / 100 * PACING_PERCENT).max(probe)
         });
         let drains = self.drains();
-        let contested = self.estimator.as_ref().is_some_and(|estimator| estimator.is_contested(now));
-        self.pacer.set_patient(paced && (drains || contested), now);
+        self.pacer.set_patient(paced && (drains || self.is_contested(now)), now);
         let lossy = self.estimator.as_ref().is_some_and(|estimator| estimator.loss() > ROOMY_LOSS);
         let since = if self.satisfied && !drains && !lossy {
             Some(*self.roomy_since.get_or_insert(now))

@@ -48,17 +48,21 @@ fn base_layers_first_then_by_priority() {
     assert_eq!(give(4500), [Some(2), Some(2), Some(2)]);
 }
 
-#[test]
-fn down_at_once_up_with_margin_and_patience() {
+/// What one camera is given of a budget in kbit/s, so many milliseconds after the beginning, and takes over at once.
+fn one_camera() -> impl FnMut(u64, u64) -> Option<u8> {
     let t = crate::sim::clock::epoch();
-    let ms = Duration::from_millis;
     let mut allocator = Allocator::default();
     let mut claims = [claim(0, &VIDEO)];
-    let mut at = |budget, after| {
-        allocator.share(calm(budget), &mut claims, t + ms(after));
+    move |budget, after| {
+        allocator.share(calm(budget), &mut claims, t + Duration::from_millis(after));
         take_over(&mut claims);
         claims[0].given.map(|given| given.spatial)
-    };
+    }
+}
+
+#[test]
+fn down_at_once_up_with_margin_and_patience() {
+    let mut at = one_camera();
     assert_eq!(at(440, 0), Some(0), "fits, but without the margin");
     assert_eq!(at(450, 1), Some(1));
     assert_eq!(at(400, 2), Some(1), "what is given stays while it fits");
@@ -95,15 +99,7 @@ fn nobody_gets_more_while_a_queue_drains() {
 
 #[test]
 fn a_smallest_picture_that_was_too_much_is_not_tried_again_soon() {
-    let t = crate::sim::clock::epoch();
-    let ms = Duration::from_millis;
-    let mut allocator = Allocator::default();
-    let mut claims = [claim(0, &VIDEO)];
-    let mut at = |budget, after| {
-        allocator.share(calm(budget), &mut claims, t + ms(after));
-        take_over(&mut claims);
-        claims[0].given.map(|given| given.spatial)
-    };
+    let mut at = one_camera();
     assert_eq!(at(120, 0), Some(0));
     assert_eq!(at(20, 2000), None);
     assert_eq!(at(120, 7900), None, "six seconds");
