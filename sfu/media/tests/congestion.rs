@@ -9,6 +9,7 @@ use common::{assert_continuous, millis, secs, sink};
 use sfu_media::command::{ShardCommand, ShardEvent, SubscriptionTarget, TrackPolicy};
 use sfu_media::ids::Ssrc;
 use sfu_media::rtcp;
+use sfu_media::sim::bot::Encoding;
 use sfu_media::sim::net::Link;
 use sfu_media::sim::world::{Publish, RELAY, Sub, Track, World};
 
@@ -148,6 +149,23 @@ fn a_link_that_shrinks_and_grows_is_followed() {
     world.run(secs(10));
     assert_eq!(layer(&world, &sub), Some(2), "{:?}", estimates(&world));
     assert!(pauses(&world, &sub).is_empty());
+}
+
+#[test]
+fn a_key_frame_that_waits_for_its_turn_is_not_asked_for_again() {
+    let mut world = world(4, &[narrow(3_000_000)]);
+    // A key frame of the middle layer takes half a second of the narrow link.
+    let encoding = Encoding { key_ratio: 30.0, ..Encoding::PLAIN };
+    let track = world.publish(0, Publish { encoding, ..camera() });
+    let sub = world.subscribe(&track, 1);
+    world.run(secs(8));
+    let asked = |world: &World| world.bots[0].source(track.source).key_frames_asked;
+    let before = asked(&world);
+    set_down(&mut world, 1, narrow(600_000));
+    world.run(secs(8));
+    assert_eq!(layer(&world, &sub), Some(0));
+    // One for each layer that it went down.
+    assert_eq!(asked(&world) - before, 2);
 }
 
 #[test]

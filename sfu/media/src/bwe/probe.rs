@@ -51,6 +51,8 @@ const MAX_REPEATS: u32 = 4;
 /// Pause before a probe is repeated that left slower than it should have, in µs: frames between its packets held it up, and
 /// what it showed is what was sent.
 const UNEVEN_PAUSE: i64 = 300_000;
+/// Pause after a probe that filled a contested path, in µs: two of them right after each other measure the same jitter.
+const FULL_PAUSE: i64 = 300_000;
 /// Demand that grew this much is worth a probe at once.
 const DEMAND_STEP: f64 = 1.2;
 
@@ -309,7 +311,7 @@ impl Probing {
             self.repeats = 0;
             self.active = None;
             self.pause = 0;
-            self.next_at = now;
+            self.next_at = if saturated && active.contested { now + FULL_PAUSE } else { now };
             self.next_bps = (bps < self.wanted).then_some(NEXT * bps);
         } else if over && !saturated {
             self.repeat(active.probe, UNEVEN_PAUSE, now);
@@ -506,6 +508,19 @@ mod tests {
         // One that never leaves or arrives is over after a while.
         probing.handle_timeout(50_000, due + 1_050_000);
         assert!(probing.poll(shown, false, false, due + 1_050_000 + MAX_PAUSE).is_some());
+    }
+
+    #[test]
+    fn a_probe_that_filled_a_contested_path_is_followed_by_a_pause() {
+        for contested in [false, true] {
+            let mut probing = Probing { began: true, ..Probing::default() };
+            probing.set_wanted(1e7, 0);
+            let probe = probing.poll(1e6, false, contested, 0).unwrap();
+            let shown = through(&mut probing, probe, 1.75e6, 0).unwrap();
+            assert!(shown.saturated);
+            assert_eq!(probing.poll(shown.bps, false, contested, 200_000).is_some(), !contested);
+            assert!(contested == probing.poll(shown.bps, false, contested, 200_000 + FULL_PAUSE).is_some());
+        }
     }
 
     #[test]

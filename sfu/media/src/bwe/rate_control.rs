@@ -13,6 +13,9 @@ const SATURATED_GAIN: f64 = 1.25;
 /// full link all the same, and what it showed is too much for a whole second.
 const PROBE_GAIN: f64 = 1.25;
 const CONTESTED: i64 = 30_000_000;
+/// .. and so much where it filled the path: how fast a few packets arrive says little where the receiver is late to read
+/// them, as browsers are.
+const SATURATED_STEP: f64 = 1.15;
 /// Time after a probe and a round trip in which what arrives is not what may be sent yet, and a queue is that of the probe,
 /// in µs.
 const PROBE_SETTLES: i64 = 500_000;
@@ -153,7 +156,8 @@ impl RateControl {
             self.capacity.on_probe(bps);
         }
         self.raised_at = Some(now);
-        self.set(if self.is_contested(now) { bps.min(PROBE_GAIN * self.bps) } else { bps }, now);
+        let gain = if saturated { SATURATED_STEP } else { PROBE_GAIN };
+        self.set(if self.is_contested(now) { bps.min(gain * self.bps) } else { bps }, now);
         true
     }
 
@@ -330,6 +334,17 @@ mod tests {
         assert_eq!(rate.bps(), 0.95e6);
         assert!(!rate.on_probe(0.5e6, true, true, 2_000_000));
         assert_eq!(rate.bps(), 0.855e6, "one probe may be wrong");
+    }
+
+    #[test]
+    fn a_probe_raises_a_contested_rate_by_little_and_by_less_where_it_filled_the_path() {
+        for (saturated, gain) in [(false, 1.25), (true, 1.15)] {
+            let mut rate = RateControl::new(1e6, 1e4, 1e8);
+            rate.update(Usage::Over, queued(1e6), 0);
+            let before = rate.bps();
+            assert!(rate.on_probe(3e6, saturated, false, 100_000));
+            assert_eq!(rate.bps(), gain * before);
+        }
     }
 
     #[test]

@@ -73,20 +73,29 @@ impl<const TENTHS: usize> LayerRates<TENTHS> {
         Some(bytes * 8 * 1_000_000_000 / whole.min(span.as_nanos() as u64).max(1))
     }
 
+    /// Whether nothing came in the last second.
+    pub fn is_silent(&mut self, now: Instant) -> bool {
+        self.highest(now).is_none()
+    }
+
     /// The highest spatial layer with packets in the last second, and the highest temporal layer of any; `None` when
     /// nothing came.
     pub fn highest(&mut self, now: Instant) -> Option<(u8, u8)> {
         self.advance(now);
-        let is_there = |until: &u64| *until > self.newest;
-        let spatial = self.there_until.iter().rposition(|row| row.iter().any(is_there))?;
-        let temporal = (0..LAYERS).rfind(|t| self.there_until.iter().any(|row| is_there(&row[*t])))?;
-        Some((spatial as u8, temporal as u8))
+        highest(|spatial, temporal| self.there_until[spatial][temporal] > self.newest)
+    }
+
+    /// The same of as long as rates are measured.
+    pub fn highest_of_late(&mut self, now: Instant) -> Option<(u8, u8)> {
+        self.advance(now);
+        highest(|spatial, temporal| self.sum[spatial][temporal] > 0)
     }
 
     /// Empties the buckets whose time is over.
     fn advance(&mut self, now: Instant) {
         let Some(since) = self.since else { return };
-        let at = (now.saturating_duration_since(since).as_nanos() / BUCKET.as_nanos()) as u64;
+        // In 64 bits: each packet comes here.
+        let at = now.saturating_duration_since(since).as_nanos() as u64 / BUCKET.as_nanos() as u64;
         if at >= self.newest + TENTHS as u64 {
             *self = Self::default();
             return;
@@ -105,6 +114,13 @@ impl<const TENTHS: usize> LayerRates<TENTHS> {
             *self = Self::default();
         }
     }
+}
+
+/// The highest spatial and the highest temporal layer that are there.
+fn highest(is_there: impl Fn(usize, usize) -> bool) -> Option<(u8, u8)> {
+    let spatial = (0..LAYERS).rfind(|spatial| (0..LAYERS).any(|temporal| is_there(*spatial, temporal)))?;
+    let temporal = (0..LAYERS).rfind(|temporal| (0..LAYERS).any(|spatial| is_there(spatial, *temporal)))?;
+    Some((spatial as u8, temporal as u8))
 }
 
 #[cfg(test)]
@@ -139,6 +155,22 @@ mod tests {
         assert_eq!(rates.highest(t + ms(5000)), Some((0, 1)));
         assert_eq!(rates.highest(t + ms(6000)), None, "a silent stream has none");
         assert_eq!(rates.up_to(0, 0, t + ms(7000)), None);
+    }
+
+    #[test]
+    fn a_layer_that_pauses_is_known_for_as_long_as_rates_are_measured() {
+        let t = crate::sim::clock::epoch();
+        let mut rates = LayerRates::<30>::default();
+        for at in 0..1000u64 {
+            rates.record(0, (at % 2) as u8, 125, t + ms(at));
+        }
+        assert!(!rates.is_silent(t + ms(1800)));
+        let later = t + ms(2800);
+        assert!(rates.is_silent(later));
+        assert_eq!((rates.highest(later), rates.highest_of_late(later)), (None, Some((0, 1))));
+        // A second of a megabit, and nearly two of nothing.
+        assert!((340_000..380_000).contains(&rates.up_to(0, 1, later).unwrap()));
+        assert_eq!(rates.highest_of_late(t + ms(4100)), None);
     }
 
     #[test]

@@ -238,9 +238,14 @@ fn steps(tracks: &mut Tracks, key: TrackKey, wanted: SubscriptionTarget, now: In
     let Some(track) = tracks.get(key) else { return steps };
     let streams = track.streams;
     let simulcast = streams.iter().flatten().count() > 1;
-    for (layer, stream) in (0u8..).zip(streams) {
+    // A publisher that runs short of bits stops its largest pictures. Below one that comes, silence is a pause.
+    let top = streams.iter().rposition(|stream| {
+        stream.and_then(|key| tracks.streams.get_mut(key)).is_some_and(|stream| !stream.rates.is_silent(now))
+    });
+    for (layer, stream) in (0u8..).zip(streams).take(top.map_or(0, |top| top + 1)) {
         let Some(stream) = stream.and_then(|key| tracks.streams.get_mut(key)) else { continue };
-        let Some((inner, temporal)) = stream.rates.highest(now) else { continue };
+        let there = stream.rates.highest(now).or_else(|| stream.rates.highest_of_late(now));
+        let Some((inner, temporal)) = there else { continue };
         let temporal = temporal.min(wanted.max_temporal);
         let first = if simulcast { inner } else { 0 };
         let inner = if simulcast { inner } else { inner.min(wanted.max_spatial) };
@@ -252,10 +257,10 @@ fn steps(tracks: &mut Tracks, key: TrackKey, wanted: SubscriptionTarget, now: In
             // Above the lowest picture, one at half its frame rate or less is no gain.
             let lowest = if steps.as_slice().is_empty() { 0 } else { temporal.saturating_sub(1) };
             for temporal in lowest..=temporal {
-                let Some(bps) = stream.rates.up_to(inner, temporal, now) else { continue };
+                let Some(bps) = stream.bps_up_to(inner, temporal, now) else { continue };
                 steps.push(Layer { spatial, temporal }, bps.max(1));
             }
-            if stream.rates.up_to(inner, temporal, now).is_none() {
+            if stream.bps_up_to(inner, temporal, now).is_none() {
                 let below = steps.as_slice().last().map(|step| step.bps * EXPECTED_GROWTH);
                 let expected = EXPECTED_BPS[usize::from(spatial).min(EXPECTED_BPS.len() - 1)];
                 steps.push(Layer { spatial, temporal }, below.unwrap_or(expected));

@@ -157,14 +157,36 @@ impl Shard {
 
     /// Gives a subscription what is there of what it waits for, and asks for the rest.
     pub(super) fn serve_subscription(&mut self, key: SubKey, tx: &mut TxQueue, now: Instant) {
-        let wanted = self.subs.get(key).and_then(|sub| sub.forwarder.wants_key_frame());
-        if let Some(layer) = wanted {
+        let wanted = |shard: &Self| shard.subs.get(key).and_then(|sub| sub.forwarder.wants_key_frame());
+        if let Some(layer) = wanted(self) {
             self.replay(key, layer, tx, now);
         }
-        let Some(sub) = self.subs.get(key) else { return };
-        if let Some(layer) = sub.forwarder.wants_key_frame() {
-            self.request_key_frame(sub.track, layer, tx, now);
+        if let Some(layer) = wanted(self) {
+            self.ask_for_key_frame(key, layer, tx, now);
         }
+    }
+
+    /// A subscription needs a key frame of a layer, or of what there is instead of it.
+    pub(super) fn ask_for_key_frame(&mut self, key: SubKey, layer: u8, tx: &mut TxQueue, now: Instant) {
+        let track = self.subs.get(key).map(|sub| sub.track);
+        if let Some(track) = track.filter(|_| !self.key_frame_waits(key, layer)) {
+            self.request_key_frame(track, layer, tx, now);
+        }
+    }
+
+    /// Whether a key frame of this layer, or of what there is instead of it, waits for its turn to be sent to a subscription.
+    /// On a narrow path that may take half a second.
+    pub(super) fn key_frame_waits(&self, key: SubKey, layer: u8) -> bool {
+        let Some(sub) = self.subs.get(key) else { return false };
+        let stream_key = self.tracks.get(sub.track).and_then(|track| track.stream_to_ask(layer));
+        let (Some(peer), Some(stream_key)) = (self.peers.get(sub.peer), stream_key) else { return false };
+        let Some(stream) = self.tracks.streams.get(stream_key) else { return false };
+        peer.sending.pacer.iter().any(|work| match *work {
+            Work::Packet { sub, stream: of, index, .. } if sub == key && of == stream_key => {
+                stream.inbound.store().get(index).is_some_and(|(meta, _)| meta.info.key_frame)
+            }
+            _ => false,
+        })
     }
 
     /// Someone needs a key frame of a layer, or of what there is instead of it.
@@ -242,8 +264,7 @@ impl Shard {
                 stats.drop(DropReason::Muted);
                 continue;
             }
-            // A paused picture goes on with a key frame.
-            if sub.paused || peer.sending.repairs_enough(now) {
+            if !sub.is_repaired() || peer.sending.repairs_enough(now) {
                 stats.drop(DropReason::Congested);
                 continue;
             }

@@ -109,11 +109,11 @@ impl Shard {
     }
 
     fn key_frame_wanted(&mut self, key: PeerKey, media: Ssrc, tx: &mut TxQueue, now: Instant) {
-        let sub = self.peers.get(key).and_then(|peer| peer.egress.get(&media));
-        let Some(sub) = sub.and_then(|sub| self.subs.get(*sub)) else { return };
+        let key = self.peers.get(key).and_then(|peer| peer.egress.get(&media)).copied();
+        let Some((key, sub)) = key.and_then(|key| Some((key, self.subs.get(key)?))) else { return };
         self.stats.pli_in += 1;
         if let Some(layer) = sub.forwarder.handle_key_frame_request() {
-            self.request_key_frame(sub.track, layer, tx, now);
+            self.ask_for_key_frame(key, layer, tx, now);
         }
     }
 }

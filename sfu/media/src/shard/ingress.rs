@@ -142,6 +142,7 @@ impl Shard {
             layer: route.layer,
             inbound: InboundStream::new(config, now),
             rates: LayerRates::default(),
+            long_rates: LayerRates::default(),
             announced: false,
         };
         let key = self.tracks.set_stream(stream).ok_or(DropReason::PeerLimit)?;
@@ -199,11 +200,13 @@ impl Shard {
         if stream.kind == MediaKind::Audio || released.is_empty() {
             return false;
         }
-        let silent = stream.rates.highest(now).is_none();
+        let silent = stream.rates.is_silent(now);
         for index in released {
             let Some((meta, payload)) = stream.inbound.store().get(*index) else { continue };
             let inner = meta.spatial.saturating_sub(meta.stream);
-            stream.rates.record(inner, meta.info.temporal, payload.len() + WIRE_OVERHEAD, now);
+            let bytes = payload.len() + WIRE_OVERHEAD;
+            stream.rates.record(inner, meta.info.temporal, bytes, now);
+            stream.long_rates.record(inner, meta.info.temporal, bytes, now);
         }
         silent
     }

@@ -209,6 +209,7 @@ impl Shard {
             layer,
             inbound: InboundStream::new(config, now),
             rates: LayerRates::default(),
+            long_rates: LayerRates::default(),
             // The home tells the room.
             announced: true,
         };

@@ -16,16 +16,15 @@ impl Shard {
     /// else of the best one below, if that is so young that nobody should be asked for another. It follows the track from
     /// there: what is released from now on comes next.
     pub(super) fn replay(&mut self, key: SubKey, layer: u8, tx: &mut TxQueue, now: Instant) {
+        if self.key_frame_waits(key, layer) {
+            return;
+        }
         let Self { tracks, subs, peers, stats, timers, .. } = self;
         let Some(sub) = subs.get_mut(key).filter(|sub| sub.forwarder.current_stream().is_none()) else {
             return;
         };
         let Some(track) = tracks.get(sub.track).filter(|track| !track.policy.muted) else { return };
         let Some(peer) = peers.get_mut(sub.peer) else { return };
-        if peer.sending.pacer.iter().any(|work| work.sub() == key) {
-            // It is on its way.
-            return;
-        }
         let wanted = (0..=layer.min(MAX_STREAMS as u8 - 1)).rev();
         let found = wanted.filter_map(|layer| track.stream(layer)).find_map(|stream_key| {
             let stream = tracks.streams.get(stream_key)?;
@@ -34,6 +33,8 @@ impl Shard {
         });
         let Some((stream_key, stream, first, last)) = found else { return };
         let store = stream.inbound.store();
+        // What waits already is of other key frames, or of none.
+        peer.sending.pacer.retain(|work| work.sub() != key);
         for index in (first.0..=last.0).map(ExtSeq) {
             let Some(packet) = store.get(index) else { continue };
             if peer.sending.pacer.must_wait(now) {

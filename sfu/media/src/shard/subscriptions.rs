@@ -7,7 +7,7 @@ use super::peers::PeerKey;
 use super::slots::{Key, Slots};
 use super::tracks::TrackKey;
 use crate::bwe::allocator::Layer;
-use crate::command::SubscriptionTarget;
+use crate::command::{MediaKind, SubscriptionTarget};
 use crate::ids::SubId;
 use crate::outbound::Forwarder;
 
@@ -64,6 +64,14 @@ impl Subscription {
             self.aim = target;
             self.forwarder.set_target(target);
         }
+    }
+
+    /// Whether what the subscriber misses may be sent again. A picture that is paused, or was interrupted, goes on with a key
+    /// frame: what came before is of no use any more, and would be in its way.
+    pub(crate) fn is_repaired(&self) -> bool {
+        let video = self.forwarder.section().kind == MediaKind::Video;
+        let waits = video && self.forwarder.current_stream().is_none();
+        !self.paused && !waits
     }
 
     /// Whether packets of a stream are, or are about to be, forwarded: not all that is offered to it takes bandwidth.

@@ -14,9 +14,11 @@ use crate::ids::{Mid, ShardId, SpeakerGroup, TrackId};
 use crate::inbound::{InboundStream, LayerRates};
 use crate::outbound::MAX_STREAMS;
 
-/// Layers are measured over so many tenths of a second. After a key frame a small layer's encoder saves for a second: either alone
-/// says nothing of what the layer takes.
-const TENTHS: usize = 20;
+/// Layers are measured over so many tenths of a second. An encoder spends the bits of seconds on one frame and then pauses: libvpx
+/// sends nothing of a small layer for up to two seconds after key frames.
+const TENTHS: usize = 30;
+/// .. and over so many, which holds key frames and the pauses after them.
+const MANY_TENTHS: usize = 80;
 
 /// Names a [`Track`] in its shard.
 pub(crate) type TrackKey = Key<Track>;
@@ -123,8 +125,18 @@ pub(crate) struct Stream {
     pub(crate) inbound: InboundStream,
     /// What its layers take, as sent on to a subscriber.
     pub(crate) rates: LayerRates<TENTHS>,
+    /// The same over a longer time.
+    pub(crate) long_rates: LayerRates<MANY_TENTHS>,
     /// Room logic knows that it is live.
     pub(crate) announced: bool,
+}
+
+impl Stream {
+    /// What everything up to this layer takes, in bits per second; `None` before it is known. After a pause it seems to take less
+    /// than it will.
+    pub(crate) fn bps_up_to(&mut self, inner: u8, temporal: u8, now: Instant) -> Option<u64> {
+        self.rates.up_to(inner, temporal, now).max(self.long_rates.up_to(inner, temporal, now))
+    }
 }
 
 /// All tracks and streams.

@@ -35,7 +35,7 @@ pub fn small_camera() -> Publish {
 pub fn chromium_camera() -> Publish {
     Publish {
         layers: const { &[2 * frame_len(120_000), 2 * frame_len(380_000), 2 * frame_len(2_600_000)] },
-        encoding: Encoding { keys_together: true, ..Encoding::CAMERA },
+        encoding: Encoding { key_ratio: 3.5, libvpx: true, ..Encoding::CAMERA },
         interval: Duration::from_micros(66_666),
         ..camera()
     }

@@ -185,6 +185,8 @@ impl Source {
 
     fn send_frame(&mut self, index: usize, twcc: &mut u16, out: &mut Vec<Vec<u8>>) {
         let config = &self.config;
+        let average = |layer: &Layer| layer.config.frame_len as f64 * layer.scale;
+        let top = self.layers.last().map_or(0.0, average);
         let layer = &mut self.layers[index];
         let key = std::mem::take(&mut layer.key_wanted);
         let id = FrameId { source: config.source, layer: index as u8, number: layer.frames };
@@ -192,7 +194,10 @@ impl Source {
             Coding::Vp8 => config.encoding,
             Coding::Opus => Encoding { key_ratio: 1.0, ..Encoding::PLAIN },
         };
-        let shape = layer.encoder.next(encoding, id, key, layer.config.frame_len as f64 * layer.scale);
+        let average = average(layer);
+        let Some(shape) = layer.encoder.next(encoding, id, key, average, top, config.interval) else {
+            return;
+        };
         let frame = frames::build(config.coding, id, key, shape.len, config.encrypted);
         layer.frames += 1;
         // Into equal parts, as libwebrtc does.
@@ -270,7 +275,7 @@ impl Source {
     pub(super) fn pli(&mut self, ssrc: u32, now: Instant) {
         if let Some(index) = self.layer_of(ssrc) {
             self.layers[index].key_wanted = true;
-            if self.config.encoding.keys_together {
+            if self.config.encoding.libvpx {
                 self.layers.iter_mut().for_each(|layer| layer.key_wanted = true);
             }
             self.key_frames_asked += 1;
