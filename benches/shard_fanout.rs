@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! cargo bench -p benches --bench shard_fanout -- [--json] [--receivers 50] [--frame 8] [--payload 1100] [--seconds 1] [--best]
+//!     [--rest 1]
 //! ```
 //!
 //! Not by criterion: it runs one function after another, and on a shared machine the ratio of two is known only where both
 //! run in turns. A figure is the median of blocks of a tenth of a second of the call; with `--best`, their
-//! tenth percentile, which other work on the machine disturbs less.
+//! tenth percentile, which other work on the machine disturbs less. `--rest` sleeps so many milliseconds before each frame, as a
+//! thread of a quiet call does: what is forwarded then finds little of itself in the caches.
 #![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
@@ -33,6 +35,7 @@ struct Options {
     seconds: f64,
     product_only: bool,
     best: bool,
+    rest: Duration,
 }
 
 fn options() -> Result<Options> {
@@ -47,6 +50,7 @@ fn options() -> Result<Options> {
         seconds: value("--seconds").map_or(Ok(1.0), |text| text.parse())?,
         product_only: args.iter().any(|arg| arg == "--product-only"),
         best: args.iter().any(|arg| arg == "--best"),
+        rest: Duration::from_millis(number("--rest")?.unwrap_or(0) as u64),
     })
 }
 
@@ -68,14 +72,21 @@ fn measure(call: &mut Call, shape: Shape, options: &Options) -> Result<Figures> 
     call.warm_up(600, frame, payload, audio)?;
     let paced_before = call.stats().paced_packets;
     let (mut product, mut bare, mut feedback) = (Vec::new(), [Vec::new(), Vec::new()], Vec::new());
+    let rest = || {
+        if !options.rest.is_zero() {
+            std::thread::sleep(options.rest);
+        }
+    };
     let (start, mut packets) = (Instant::now(), 0);
     while product.len() < BLOCKS || start.elapsed() < Duration::from_secs_f64(options.seconds) {
         let mut cost = Cost::default();
         let mut floor_packets = [0; 2];
         for _ in 0..BLOCK {
+            rest();
             cost.packets += call.turn_of(frame, payload, false, audio)?;
             if !options.product_only {
                 for (floor, packets) in floors.iter_mut().zip(&mut floor_packets) {
+                    rest();
                     *packets += floor.turn()?;
                 }
             }

@@ -4,12 +4,20 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::RawFd;
 
+use arrayvec::ArrayVec;
+
 use crate::cmsg::{Control, SPACE};
 
-/// Messages taken from the kernel in one call.
+/// Messages taken from the kernel in one call at most ..
 const MESSAGES: usize = 32;
+/// .. and at least, unless fewer are asked for: a frame. What describes them is made for each call; for all of them that is 40
+/// lines of memory, which a thread that slept for a while finds cold.
+const FEW: usize = 12;
 /// Bytes of one message: with receive offload the kernel joins datagrams up to 64 KiB.
 const MESSAGE_BYTES: usize = 65_536;
+/// From one message's memory to the next. A power of two would put the starts of all into the same few sets of the caches, where
+/// they displace each other: so beside each other lie what datagrams mostly have, 20 lines.
+const STRIDE: usize = MESSAGE_BYTES + 20 * 64;
 
 /// Memory for one `recvmmsg`, reused for ever.
 pub struct RecvBatch {
@@ -18,6 +26,8 @@ pub struct RecvBatch {
     addresses: Vec<libc::sockaddr_storage>,
     /// Length, and the size of the datagrams joined in it.
     received: Vec<(SocketAddr, usize, usize)>,
+    /// Messages to ask for the next time: more after there were many.
+    ask: usize,
 }
 
 impl std::fmt::Debug for RecvBatch {
@@ -38,32 +48,35 @@ impl RecvBatch {
         // SAFETY: an all-zero sockaddr_storage is valid (family AF_UNSPEC).
         let address: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
         Self {
-            buffers: vec![0; MESSAGES * MESSAGE_BYTES],
+            buffers: vec![0; MESSAGES * STRIDE],
             controls: vec![Control::new(); MESSAGES],
             addresses: vec![address; MESSAGES],
             received: Vec::with_capacity(MESSAGES),
+            ask: FEW,
         }
     }
 
     /// Takes what has arrived, without waiting, in at most so many messages. Returns whether there were as many, so that
     /// more may be there.
     pub(crate) fn fill(&mut self, fd: RawFd, most: usize) -> io::Result<bool> {
-        let most = most.min(MESSAGES);
+        let most = most.min(self.ask);
         self.received.clear();
-        // SAFETY: all-zero iovec and mmsghdr are valid: null pointers with zero lengths.
-        let mut iovecs: [libc::iovec; MESSAGES] = unsafe { std::mem::zeroed() };
-        // SAFETY: as above.
-        let mut headers: [libc::mmsghdr; MESSAGES] = unsafe { std::mem::zeroed() };
-        for (i, chunk) in self.buffers.chunks_exact_mut(MESSAGE_BYTES).enumerate() {
-            iovecs[i] = libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: chunk.len() };
-        }
-        for (i, header) in headers.iter_mut().enumerate() {
-            header.msg_hdr.msg_name = (&raw mut self.addresses[i]).cast();
+        let parts = self.buffers.chunks_exact_mut(STRIDE).zip(&mut self.addresses).zip(&mut self.controls);
+        let mut iovecs: ArrayVec<libc::iovec, MESSAGES> = ArrayVec::new();
+        let mut headers: ArrayVec<libc::mmsghdr, MESSAGES> = ArrayVec::new();
+        for ((chunk, address), control) in parts.take(most) {
+            iovecs.push(libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: MESSAGE_BYTES });
+            // SAFETY: an all-zero mmsghdr is valid: null pointers with zero lengths.
+            let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+            header.msg_hdr.msg_name = std::ptr::from_mut(address).cast();
             header.msg_hdr.msg_namelen = std::mem::size_of::<libc::sockaddr_storage>() as _;
-            header.msg_hdr.msg_iov = &raw mut iovecs[i];
             header.msg_hdr.msg_iovlen = 1;
-            header.msg_hdr.msg_control = self.controls[i].0.as_mut_ptr().cast();
+            header.msg_hdr.msg_control = control.0.as_mut_ptr().cast();
             header.msg_hdr.msg_controllen = SPACE as _;
+            headers.push(header);
+        }
+        for (header, iovec) in headers.iter_mut().zip(&mut iovecs) {
+            header.msg_hdr.msg_iov = iovec;
         }
         // SAFETY: every pointer in `headers` is to live memory of the length beside it: `iovecs` on this stack frame,
         // buffers, addresses and controls owned by `self`, none aliased, all outliving the call.
@@ -71,7 +84,7 @@ impl RecvBatch {
             libc::recvmmsg(
                 fd,
                 headers.as_mut_ptr(),
-                most as u32,
+                headers.len() as u32,
                 libc::MSG_DONTWAIT as _,
                 std::ptr::null_mut(),
             )
@@ -97,6 +110,7 @@ impl RecvBatch {
             let segment = self.controls[i].gro_segment(header.msg_hdr.msg_controllen).unwrap_or(len);
             self.received.push((from, len, segment.max(1)));
         }
+        self.ask = (2 * n).clamp(FEW, MESSAGES);
         Ok(n == most)
     }
 
@@ -108,11 +122,9 @@ impl RecvBatch {
 
     /// Every datagram received, joined ones taken apart, to be worked on in place.
     pub fn datagrams(&mut self) -> impl Iterator<Item = (SocketAddr, &mut [u8])> {
-        self.buffers.chunks_exact_mut(MESSAGE_BYTES).zip(&self.received).flat_map(
-            |(chunk, (from, len, segment))| {
-                chunk[..*len].chunks_mut(*segment).map(move |datagram| (*from, datagram))
-            },
-        )
+        self.buffers.chunks_exact_mut(STRIDE).zip(&self.received).flat_map(|(chunk, (from, len, segment))| {
+            chunk[..*len].chunks_mut(*segment).map(move |datagram| (*from, datagram))
+        })
     }
 
     /// Whether nothing was received.

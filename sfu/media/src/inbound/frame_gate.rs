@@ -54,6 +54,8 @@ pub struct FrameGate {
     waiting: VecDeque<Frame>,
     /// Verdicts on the frames that left last, newest at the back.
     left: VecDeque<Frame>,
+    /// No frame that left ends behind this. Mostly packets are of newer ones, and all that is remembered need not be read.
+    left_end: u64,
     packets: usize,
     probation: u8,
     dropped: [u64; 2],
@@ -104,6 +106,7 @@ impl FrameGate {
             required,
             waiting: VecDeque::with_capacity(MAX_FRAMES + 1),
             left: VecDeque::with_capacity(REMEMBERED + 1),
+            left_end: 0,
             packets: 0,
             probation: 0,
             dropped: [0; 2],
@@ -120,6 +123,7 @@ impl FrameGate {
         self.required = required;
         self.waiting.clear();
         self.left.clear();
+        self.left_end = 0;
         self.packets = 0;
         self.probation = 0;
     }
@@ -147,8 +151,10 @@ impl FrameGate {
             return self.settle(store, meta, payload, verdict, released);
         }
         // Packets behind a frame's end are not of it, whatever their timestamp.
-        let known = self.left.iter().rev().find(|f| f.is_of(meta) && meta.index.0 <= f.last);
-        if let Some(verdict) = known.map(|f| f.verdict) {
+        if meta.index.0 <= self.left_end
+            && let Some(frame) = self.left.iter().rev().find(|f| f.is_of(meta) && meta.index.0 <= f.last)
+        {
+            let verdict = frame.verdict;
             return self.settle(store, meta, payload, verdict, released);
         }
         store.insert_as(State::Held, meta, payload)?;
@@ -359,6 +365,7 @@ impl FrameGate {
             if self.left.len() == REMEMBERED {
                 self.left.pop_front();
             }
+            self.left_end = self.left_end.max(frame.last);
             self.left.push_back(frame);
         }
     }

@@ -111,7 +111,10 @@ impl PacketStore {
         let reserve = self.reserve;
         let slot = self.slot_mut(meta.index);
         slot.state = state;
-        slot.meta = Some(meta.clone());
+        match &mut slot.meta {
+            Some(old) => old.become_like(meta),
+            None => slot.meta = Some(meta.clone()),
+        }
         slot.payload.clear();
         slot.payload.reserve(payload.len().max(reserve));
         slot.payload.extend_from_slice(payload);
@@ -174,6 +177,31 @@ mod tests {
         assert!(store.get(ExtSeq(300)).is_none() && store.contains(ExtSeq(300)));
         store.set_state(ExtSeq(300), State::Released);
         assert_eq!(store.get(ExtSeq(300)).unwrap().1, b"held");
+    }
+
+    #[test]
+    fn a_place_taken_again_says_of_the_new_packet_what_it_says_itself() {
+        use crate::rtp::codec::dd_writer::{Encoder, L1T3, Writer};
+
+        let now = crate::sim::clock::epoch();
+        let frame = Encoder::new(L1T3, 1).picture(true).remove(0);
+        let bytes = Writer::new(L1T3, 60).write(&frame, true, true, None);
+        let described = |index| {
+            let mut meta = meta(index, now);
+            meta.dd.try_extend_from_slice(&bytes).unwrap();
+            meta.frame = Some(crate::rtp::DdReader::new().read(&bytes, meta.index).unwrap());
+            (meta.orientation, meta.marker, meta.variant) = (Some(1), !meta.marker, 7);
+            meta
+        };
+        let mut store = PacketStore::new(MediaKind::Audio);
+        // Each place has a packet without a descriptor, with one, with one again, and without.
+        let mut all = [meta(0, now), described(256), described(512), meta(768, now), described(1024)];
+        all[2].dd.truncate(3);
+        for packet in &all {
+            store.insert(packet, b"x").unwrap();
+            let kept = store.get(packet.index).unwrap().0;
+            assert_eq!(format!("{kept:?}"), format!("{packet:?}"));
+        }
     }
 
     #[test]

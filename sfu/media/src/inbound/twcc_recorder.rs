@@ -15,7 +15,7 @@ const MAX_GAP: u64 = 1000;
 /// A packet this far behind what was reported is not worth a report.
 const MAX_LATE: u64 = 250;
 /// The draft's unit of arrival times.
-const TICK: Duration = Duration::from_micros(250);
+const TICK_MICROS: u64 = 250;
 
 /// Records arrivals, and writes a report of them every 50 ms or 100 packets.
 #[derive(Debug)]
@@ -59,9 +59,13 @@ impl TwccRecorder {
         {
             return;
         }
-        let Err(at) = self.arrivals.binary_search_by_key(&index, |(index, _)| *index) else { return };
-        let ticks = now.saturating_duration_since(self.epoch).as_micros() / TICK.as_micros();
-        self.arrivals.insert(at, (index, ticks as u64));
+        let ticks = now.saturating_duration_since(self.epoch).as_micros() as u64 / TICK_MICROS;
+        if self.arrivals.last().is_none_or(|(last, _)| *last < index) {
+            self.arrivals.push((index, ticks));
+        } else {
+            let Err(at) = self.arrivals.binary_search_by_key(&index, |(index, _)| *index) else { return };
+            self.arrivals.insert(at, (index, ticks));
+        }
         self.highest = Some(self.highest.map_or(index, |h| h.max(index)));
         self.waiting_since.get_or_insert(now);
     }

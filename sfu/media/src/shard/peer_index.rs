@@ -1,5 +1,6 @@
 //! From what a datagram shows - its source address or a STUN user name - to the peer.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::peers::PeerKey;
@@ -10,12 +11,21 @@ use crate::ids::Remote;
 pub(crate) struct PeerIndex {
     by_addr: HashMap<Remote, PeerKey>,
     by_ufrag: HashMap<String, PeerKey>,
+    /// What was found last: a frame's packets come one after the other.
+    last: Cell<Option<(Remote, PeerKey)>>,
 }
 
 impl PeerIndex {
     /// The peer whose check from this address was valid last.
     pub(crate) fn by_addr(&self, from: Remote) -> Option<PeerKey> {
-        self.by_addr.get(&from).copied()
+        if let Some((last, key)) = self.last.get()
+            && last == from
+        {
+            return Some(key);
+        }
+        let found = self.by_addr.get(&from).copied()?;
+        self.last.set(Some((from, found)));
+        Some(found)
     }
 
     /// The peer that announced this user name fragment.
@@ -25,12 +35,14 @@ impl PeerIndex {
 
     /// A check of `peer` from this address was valid. Returns the peer that the address was taken from.
     pub(crate) fn claim(&mut self, from: Remote, peer: PeerKey) -> Option<PeerKey> {
+        self.last.set(None);
         self.by_addr.insert(from, peer).filter(|owner| *owner != peer)
     }
 
     /// Forgets an address, if it is this peer's.
     pub(crate) fn release(&mut self, from: Remote, peer: PeerKey) {
         if self.by_addr(from) == Some(peer) {
+            self.last.set(None);
             self.by_addr.remove(&from);
         }
     }
@@ -68,7 +80,12 @@ mod tests {
         let mut index = PeerIndex::default();
         assert_eq!(index.claim(addr, a), None);
         assert_eq!(index.claim(addr, a), None);
+        // What was looked up last is remembered, and not for longer than it holds.
+        assert_eq!(index.by_addr(addr), Some(a));
+        let other = Remote::from(SocketAddr::from(([192, 0, 2, 1], 5001)));
+        assert_eq!((index.by_addr(other), index.by_addr(addr)), (None, Some(a)));
         assert_eq!(index.claim(addr, b), Some(a));
+        assert_eq!(index.by_addr(addr), Some(b));
         index.release(addr, a);
         assert_eq!(index.by_addr(addr), Some(b));
         index.release(addr, b);

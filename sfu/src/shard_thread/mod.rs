@@ -1,47 +1,38 @@
 //! One pinned thread that owns a UDP socket and a [`Shard`], and the way to reach it.
 
+mod inbox;
+mod rhythm;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use sfu_media::command::{ShardCommand, ShardEvent};
 use sfu_media::shard::{Shard, ShardConfig};
 use sfu_media::tx::TxQueue;
-use sfu_udp::{RecvBatch, UdpSocket, UdpSocketConfig, Waker};
+use sfu_udp::{RecvBatch, UdpSocket, UdpSocketConfig};
 use tokio::sync::mpsc;
 
 use crate::crossbar::Crossbar;
-use crate::tcp::links::{Links, TcpInput};
+use crate::tcp::links::Links;
+pub use inbox::TcpInlet;
+use inbox::{COMMAND_BACKLOG, Commands, Inbox};
+use rhythm::{Deadlines, Rhythm, Wait};
 
-/// Most commands that wait for a shard before data-channel messages are dropped.
-const COMMAND_BACKLOG: usize = 16_384;
 /// Most receive batches between two looks at commands and timers.
 const BATCHES_PER_TURN: usize = 4;
-/// Commands of a turn: so long at most, and a few between two looks at the clock. The rest keeps its order for the next turns.
-const COMMAND_TIME: Duration = Duration::from_micros(500);
-const COMMAND_BATCH: usize = 4;
 /// Checks and handshakes of a turn: so long at most, and a few between two looks at the clock. A handshake takes as long as
 /// hundreds of packets; when many join at once, media has its turns in between.
 const CONNECT_TIME: Duration = Duration::from_micros(500);
 const CONNECT_BATCH: usize = 2;
 /// Bytes of a fan-out that are sent before it goes on: they are still in the nearest caches then.
 const SEND_AT: usize = 64 * 1024;
-/// Timers may be so late: those of hundreds of peers share a wake-up. ..
-const GRID: Duration = Duration::from_millis(4);
-/// .. Those for which nobody waits, and reports that are received apart, may be so late: mostly media wakes before.
-const PATIENCE: Duration = Duration::from_millis(20);
-/// Receivers report at least so often; when nothing came for so long, the next report wakes.
-const REPORTS: Duration = Duration::from_millis(150);
-/// Under load the thread wakes at most so often: one wake-up finds what many would have found one by one.
-const REST: Duration = Duration::from_millis(1);
-/// Longest sleep: bounds how late the CPU figure is.
-const MAX_SLEEP: Duration = Duration::from_secs(1);
 
 /// Event of a shard, with the shard it came from.
 pub type TaggedEvent = (usize, ShardEvent);
@@ -71,39 +62,6 @@ pub struct ShardThread {
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
-struct Inbox {
-    commands: Mutex<Vec<ShardCommand>>,
-    /// What TCP connections bring. Bounded by them: each waits until little of its own is left here.
-    tcp: Mutex<Vec<TcpInput>>,
-    waker: Waker,
-    /// There is something in either: else the thread need not take the locks.
-    filled: AtomicBool,
-    stop: AtomicBool,
-    /// Data-channel messages dropped because the shard did not keep up.
-    dropped: AtomicU64,
-    cpu_ns: AtomicU64,
-    send_dropped: AtomicU64,
-}
-
-/// Where TCP connections bring what they have for a shard.
-#[derive(Debug, Clone)]
-pub struct TcpInlet(Arc<Inbox>);
-
-impl TcpInlet {
-    pub(crate) fn push(&self, input: TcpInput) {
-        self.0.tcp.lock().unwrap_or_else(PoisonError::into_inner).push(input);
-        self.0.wake_to_take();
-    }
-}
-
-impl Inbox {
-    fn wake_to_take(&self) {
-        self.filled.store(true, Ordering::Release);
-        self.waker.wake();
-    }
-}
-
 impl ShardThread {
     /// Binds the socket and starts the thread.
     ///
@@ -112,16 +70,7 @@ impl ShardThread {
     pub fn spawn(config: ShardThreadConfig, events: mpsc::Sender<TaggedEvent>) -> io::Result<Self> {
         let socket = UdpSocket::bind(config.socket)?;
         let local = socket.local_addr()?;
-        let inbox = Arc::new(Inbox {
-            commands: Mutex::new(Vec::new()),
-            tcp: Mutex::new(Vec::new()),
-            waker: config.crossbar.waker().clone(),
-            filled: AtomicBool::new(false),
-            stop: AtomicBool::new(false),
-            dropped: AtomicU64::new(0),
-            cpu_ns: AtomicU64::new(0),
-            send_dropped: AtomicU64::new(0),
-        });
+        let inbox = Arc::new(Inbox::new(config.crossbar.waker().clone()));
         let theirs = Arc::clone(&inbox);
         let thread = std::thread::Builder::new()
             .name(format!("shard-{}", config.index))
@@ -136,20 +85,7 @@ impl ShardThread {
 
     /// Hands over commands, in order, with one wake-up. Takes them out of `commands`.
     pub fn send(&self, commands: &mut Vec<ShardCommand>) {
-        if commands.is_empty() {
-            return;
-        }
-        {
-            let mut queue = self.inbox.commands.lock().unwrap_or_else(PoisonError::into_inner);
-            for command in commands.drain(..) {
-                if queue.len() >= COMMAND_BACKLOG && matches!(command, ShardCommand::SendData { .. }) {
-                    self.inbox.dropped.fetch_add(1, Ordering::Relaxed);
-                } else {
-                    queue.push(command);
-                }
-            }
-        }
-        self.inbox.wake_to_take();
+        self.inbox.bring(commands);
     }
 
     /// For the listener of TCP connections.
@@ -175,8 +111,7 @@ impl ShardThread {
 
 impl Drop for ShardThread {
     fn drop(&mut self) {
-        self.inbox.stop.store(true, Ordering::Release);
-        self.inbox.waker.wake();
+        self.inbox.stop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -189,8 +124,7 @@ struct Loop {
     socket: Rc<RefCell<UdpSocket>>,
     shard: Shard,
     inbox: Arc<Inbox>,
-    /// Commands that are not handled yet.
-    commands: VecDeque<ShardCommand>,
+    commands: Commands,
     events: mpsc::Sender<TaggedEvent>,
     /// Events that the channel had no room for; they keep their order.
     waiting: VecDeque<ShardEvent>,
@@ -216,7 +150,7 @@ impl Loop {
             socket,
             shard,
             inbox,
-            commands: VecDeque::new(),
+            commands: Commands::default(),
             events,
             waiting: VecDeque::new(),
             links: Links::default(),
@@ -249,11 +183,10 @@ impl Loop {
             );
         }
         let mut batch = RecvBatch::new();
-        let mut commands = Vec::new();
         let mut tcp = Vec::new();
         let mut more = false;
         let mut rhythm = Rhythm::new(self.socket.borrow().is_sorted(), Instant::now());
-        while !self.inbox.stop.load(Ordering::Acquire) {
+        while !self.inbox.is_stopped() {
             let now = Instant::now();
             let wait = if more {
                 Wait { rest: None, timeout: Duration::ZERO, for_feedback: true }
@@ -275,15 +208,11 @@ impl Loop {
             };
             let now = Instant::now();
             rhythm.woke(now);
-            if ready.woken && self.inbox.filled.swap(false, Ordering::AcqRel) {
-                std::mem::swap(
-                    &mut commands,
-                    &mut *self.inbox.commands.lock().unwrap_or_else(PoisonError::into_inner),
-                );
-                self.commands.extend(commands.drain(..));
-                std::mem::swap(&mut tcp, &mut *self.inbox.tcp.lock().unwrap_or_else(PoisonError::into_inner));
+            if ready.woken {
+                self.inbox.take(&mut self.commands, &mut tcp);
             }
-            more = self.command(now);
+            let Self { commands, shard, tx, .. } = &mut self;
+            more = commands.handle(now, Instant::now, |command| shard.handle_command(command, tx, now));
             for input in tcp.drain(..) {
                 self.links.handle(input, &mut self.shard, &mut self.tx, now);
             }
@@ -321,19 +250,6 @@ impl Loop {
             self.flush();
             self.report();
         }
-    }
-
-    /// Handles commands, for a bounded time. Returns whether some are left.
-    fn command(&mut self, now: Instant) -> bool {
-        let mut handled = 0;
-        while let Some(command) = self.commands.pop_front() {
-            self.shard.handle_command(command, &mut self.tx, now);
-            handled += 1;
-            if handled % COMMAND_BATCH == 0 && now.elapsed() >= COMMAND_TIME {
-                break;
-            }
-        }
-        !self.commands.is_empty()
     }
 
     /// Takes datagrams of a kind, so many batches at most and until then. Returns how many there were, and whether more may
@@ -423,100 +339,6 @@ enum Part {
     Connect,
 }
 
-/// When the thread wakes. A wake-up costs as much as forwarding several packets, so that what need not be on time to the
-/// millisecond waits for company; a quiet shard is not woken for nothing.
-#[derive(Debug)]
-struct Rhythm {
-    /// Deadlines are rounded up from here on.
-    start: Instant,
-    /// RTCP comes on a socket of its own.
-    apart: bool,
-    /// The last two turns.
-    woke: [Instant; 2],
-    /// When there was last a look at reports, and when there were some.
-    looked: Instant,
-    found: Option<Instant>,
-}
-
-/// What a shard wants to be woken for.
-#[derive(Debug, Clone, Copy, Default)]
-struct Deadlines {
-    /// Somebody waits for it.
-    prompt: Option<Instant>,
-    /// .. and it counts to the point.
-    exact: bool,
-    /// The first of all.
-    any: Option<Instant>,
-}
-
-impl Deadlines {
-    fn of(shard: &Shard, now: Instant) -> Self {
-        Self { prompt: shard.poll_prompt_timeout(), exact: shard.is_exact(now), any: shard.poll_timeout() }
-    }
-}
-
-/// What to wait for.
-#[derive(Debug, PartialEq, Eq)]
-struct Wait {
-    /// First sleep for so long, whatever comes.
-    rest: Option<Duration>,
-    /// Then wait at most so long ..
-    timeout: Duration,
-    /// .. for datagrams, and for RTCP or not.
-    for_feedback: bool,
-}
-
-impl Rhythm {
-    fn new(apart: bool, now: Instant) -> Self {
-        Self { start: now, apart, woke: [now; 2], looked: now, found: None }
-    }
-
-    fn woke(&mut self, now: Instant) {
-        self.woke = [self.woke[1], now];
-    }
-
-    /// What to wait for now.
-    fn wait(&self, Deadlines { prompt, exact, any }: Deadlines, now: Instant) -> Wait {
-        let [before, last] = self.woke;
-        // A turn that followed right upon another is one of many; a lone one is not held up.
-        let dense = last.saturating_duration_since(before) < REST;
-        let rest = REST.saturating_sub(now.saturating_duration_since(last));
-        let rest = Some(rest).filter(|rest| dense && !exact && !rest.is_zero());
-        let now = now + rest.unwrap_or_default();
-        let prompt = prompt.map(|at| if exact { at } else { self.round_up(at) });
-        let deadline = [prompt, any.map(|at| at + PATIENCE)].into_iter().flatten().min();
-        let deadline = deadline.map_or(MAX_SLEEP, |at| at.saturating_duration_since(now));
-        // Where there were reports a moment ago there will be more: they are collected. Where there were none they wake.
-        let held = Some(self.looked + PATIENCE).filter(|until| self.expects_reports(now) && *until > now);
-        let held_for = held.map(|until| until.saturating_duration_since(now));
-        let timeout = deadline.min(MAX_SLEEP).min(held_for.unwrap_or(MAX_SLEEP));
-        Wait { rest, timeout, for_feedback: held.is_none() }
-    }
-
-    fn round_up(&self, at: Instant) -> Instant {
-        let since = at.saturating_duration_since(self.start).as_micros();
-        let grid = GRID.as_micros();
-        let rounded = since.div_ceil(grid).saturating_mul(grid);
-        self.start + Duration::from_micros(u64::try_from(rounded).unwrap_or(u64::MAX / 2))
-    }
-
-    /// Whether there is a look at reports in a turn that has another reason.
-    fn feedback_due(&self, now: Instant) -> bool {
-        self.expects_reports(now) && now >= self.looked + GRID
-    }
-
-    fn took_feedback(&mut self, found: usize, now: Instant) {
-        self.looked = now;
-        if found > 0 {
-            self.found = Some(now);
-        }
-    }
-
-    fn expects_reports(&self, now: Instant) -> bool {
-        self.apart && self.found.is_some_and(|at| now.saturating_duration_since(at) < REPORTS)
-    }
-}
-
 /// Takes what a fan-out queues while it goes on.
 fn outlet(
     socket: &Rc<RefCell<UdpSocket>>,
@@ -535,79 +357,5 @@ fn send(socket: &mut UdpSocket, tx: &TxQueue, inbox: &Inbox, shard: usize) {
     }
     if report.gso_disabled {
         tracing::warn!(shard, "no UDP segmentation offload here: sending singly");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn us(n: u64) -> Duration {
-        Duration::from_micros(n)
-    }
-
-    fn prompt(at: Instant) -> Deadlines {
-        Deadlines { prompt: Some(at), exact: false, any: Some(at) }
-    }
-
-    #[test]
-    fn a_lone_datagram_is_not_held_up_and_many_are_taken_together() {
-        let t = Instant::now();
-        let mut rhythm = Rhythm::new(false, t);
-        for n in 1..5 {
-            let now = t + us(20_000 * n);
-            rhythm.woke(now);
-            assert_eq!(
-                rhythm.wait(Deadlines::default(), now + us(30)),
-                Wait { rest: None, timeout: MAX_SLEEP, for_feedback: true }
-            );
-        }
-        // Another one, right behind.
-        let now = t + us(80_100);
-        rhythm.woke(now);
-        assert_eq!(rhythm.wait(Deadlines::default(), now + us(40)).rest, Some(us(960)));
-        // What took longer than that has no rest.
-        assert_eq!(rhythm.wait(Deadlines::default(), now + us(1_000)).rest, None);
-    }
-
-    #[test]
-    fn deadlines_share_wake_ups_and_none_is_early() {
-        let t = Instant::now();
-        let mut rhythm = Rhythm::new(false, t);
-        let now = t + us(50_000);
-        rhythm.woke(now);
-        let timeout = |at| rhythm.wait(prompt(t + us(at)), now).timeout;
-        assert_eq!([timeout(50_001), timeout(52_000), timeout(52_001)], [us(2_000), us(2_000), us(6_000)]);
-        assert_eq!(timeout(40_000), Duration::ZERO);
-        let exact = Deadlines { exact: true, ..prompt(t + us(50_001)) };
-        assert_eq!(rhythm.wait(exact, now).timeout, us(1), "while there is a probe");
-        assert_eq!(timeout(9_000_000), MAX_SLEEP);
-        let patient = Deadlines { any: Some(t + us(51_000)), ..Deadlines::default() };
-        assert_eq!(rhythm.wait(patient, now).timeout, us(1_000) + PATIENCE);
-        let both = Deadlines { any: Some(t + us(40_000)), ..prompt(t + us(57_000)) };
-        assert_eq!(rhythm.wait(both, now).timeout, us(10_000).min(PATIENCE - us(10_000)));
-    }
-
-    #[test]
-    fn reports_are_collected_while_there_are_some() {
-        let t = Instant::now();
-        let mut rhythm = Rhythm::new(true, t);
-        let at = t + us(100_000);
-        rhythm.woke(at);
-        assert!(rhythm.wait(Deadlines::default(), at).for_feedback, "there was none: the first wakes");
-        rhythm.took_feedback(3, at);
-        let wait = rhythm.wait(Deadlines::default(), at);
-        assert_eq!(wait, Wait { rest: None, timeout: PATIENCE, for_feedback: false });
-        assert!(!rhythm.feedback_due(at + us(3_900)));
-        assert!(rhythm.feedback_due(at + GRID), "another reason woke the thread");
-        assert!(
-            rhythm.wait(Deadlines::default(), at + PATIENCE).for_feedback,
-            "they have waited for long enough"
-        );
-        // A look that finds none says little: they come every 50 or 100 ms.
-        rhythm.took_feedback(0, at + GRID);
-        assert!(!rhythm.wait(Deadlines::default(), at + GRID).for_feedback);
-        let later = at + REPORTS;
-        assert!(rhythm.wait(Deadlines::default(), later).for_feedback && !rhythm.feedback_due(later));
     }
 }
