@@ -103,9 +103,9 @@ impl From<Stored> for DevState {
     }
 }
 
-/// 256 random bits that fit a URL as they are.
+/// 256 random bits that fit a URL as they are, and a command line, where what begins with a hyphen is an option.
 fn random_text() -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    const ALPHABET: &[u8; 62] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     let mut rng = rand::rng();
-    (0..43).map(|_| char::from(ALPHABET[rng.random_range(0..64)])).collect()
+    (0..43).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())])).collect()
 }
