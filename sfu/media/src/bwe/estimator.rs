@@ -243,7 +243,7 @@ impl Estimator {
         self.combine(at);
     }
 
-    /// A receiver report: `fraction_lost` in 1/256 since the one before, and the round trip if it tells. Controls the
+    /// Receiver reports of a second or so: `fraction_lost` in 1/256, and the round trip if it tells. Controls the
     /// rate only while the peer sends no transport-wide feedback
     /// ([draft-ietf-rmcat-gcc-02 section 6](https://datatracker.ietf.org/doc/html/draft-ietf-rmcat-gcc-02#section-6)).
     pub fn on_report(&mut self, fraction_lost: u8, rtt: Option<Duration>, now: Instant) {

@@ -390,12 +390,13 @@ impl Forwarder {
         Ok(())
     }
 
-    /// A report block for [`Self::ssrc`] out of the subscriber's receiver report.
-    pub fn handle_report_block(&mut self, block: &ReportBlock, now: Instant) {
-        self.reports.handle_report_block(block, now);
+    /// A report block for [`Self::ssrc`] out of the subscriber's receiver report. Returns whether losses are known anew: they
+    /// are told over a second.
+    pub fn handle_report_block(&mut self, block: &ReportBlock, now: Instant) -> bool {
+        self.reports.handle_report_block(block, now)
     }
 
-    /// What the subscriber last reported.
+    /// What the subscriber reported.
     pub fn receiver_view(&self) -> ReceiverView {
         self.reports.view()
     }

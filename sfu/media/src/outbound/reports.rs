@@ -10,6 +10,9 @@ use crate::rtcp::ReportBlock;
 const NTP_UNIX: u64 = 2_208_988_800;
 /// Sender reports remembered for round-trip times.
 const REMEMBERED: usize = 8;
+/// Losses are told over so long at least. Browsers report with each request for lost packets too: what such a report says of the few
+/// packets before is that some were lost.
+const RATED: Duration = Duration::from_millis(900);
 /// Round trips beyond are errors of somebody's clock.
 const MAX_RTT: Duration = Duration::from_secs(10);
 
@@ -49,16 +52,18 @@ pub(super) struct ReportState {
     sent: [Option<(u32, Instant)>; REMEMBERED],
     next: usize,
     view: ReceiverView,
-    /// `highest_seq`, `lost` at the last [`Self::take_lost`].
-    rated_lost: i32,
+    /// When losses were told last, and `highest_seq` and `lost` then.
+    rated: Option<(Instant, u32, i32)>,
+    /// `lost` at the last [`Self::take_lost`].
+    taken_lost: i32,
 }
 
-/// What the subscriber's last receiver report says.
+/// What the subscriber's receiver reports say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct ReceiverView {
     /// Round-trip time.
     pub rtt: Option<Duration>,
-    /// Fraction of packets lost since the report before, in 1/256.
+    /// Fraction of packets lost in the last second or so, in 1/256.
     pub fraction_lost: u8,
     /// Packets lost in all.
     pub lost: i32,
@@ -95,7 +100,8 @@ impl ReportState {
         Some((ntp, RtpTime(reference.rtp.0.wrapping_add(ticks))))
     }
 
-    pub(super) fn handle_report_block(&mut self, block: &ReportBlock, now: Instant) {
+    /// Returns whether losses are known anew.
+    pub(super) fn handle_report_block(&mut self, block: &ReportBlock, now: Instant) -> bool {
         let sent = self.sent.iter().flatten().find(|(ntp, _)| *ntp == block.last_sr);
         if let (Some((_, at)), true) = (sent, block.last_sr != 0) {
             let delay = Duration::from_nanos((u64::from(block.delay_since_last_sr) * 1_000_000_000) >> 16);
@@ -105,10 +111,23 @@ impl ReportState {
                 self.view.rtt = Some(rtt);
             }
         }
-        self.view.fraction_lost = block.fraction_lost;
         self.view.lost = block.lost;
         self.view.jitter = block.jitter;
         self.view.highest_seq = block.highest_seq;
+        let fraction = match self.rated {
+            // Since the stream began.
+            None => block.fraction_lost,
+            Some((at, _, _)) if now.saturating_duration_since(at) < RATED => return false,
+            // RFC 3550 appendix A.3, over all reports since; packets that came twice may make it negative.
+            Some((_, highest, lost)) => {
+                let expected = block.highest_seq.wrapping_sub(highest);
+                let lost = block.lost.saturating_sub(lost).max(0) as u64;
+                (lost * 256).checked_div(u64::from(expected)).unwrap_or(0).min(255) as u8
+            }
+        };
+        self.rated = Some((now, block.highest_seq, block.lost));
+        self.view.fraction_lost = fraction;
+        true
     }
 
     pub(super) fn view(&self) -> ReceiverView {
@@ -117,8 +136,8 @@ impl ReportState {
 
     /// Packets reported lost since the last call.
     pub(super) fn take_lost(&mut self) -> u32 {
-        let lost = self.view.lost.saturating_sub(self.rated_lost).max(0) as u32;
-        self.rated_lost = self.view.lost;
+        let lost = self.view.lost.saturating_sub(self.taken_lost).max(0) as u32;
+        self.taken_lost = self.view.lost;
         lost
     }
 }
@@ -159,6 +178,34 @@ mod tests {
         let report = SenderReport { ntp: 5 << 32, rtp: RtpTime(u32::MAX), arrival: t };
         state.set_reference(report, 1001);
         assert_eq!(state.report(90_000, t + ms(500)), Some((5 << 32 | 1 << 31, RtpTime(46_000))));
+    }
+
+    #[test]
+    fn losses_are_told_over_a_second_however_often_reports_come() {
+        let t = crate::sim::clock::epoch();
+        let mut state = ReportState::default();
+        let report = |highest_seq, lost, fraction_lost| ReportBlock {
+            highest_seq,
+            fraction_lost,
+            ..block(0, 0, lost)
+        };
+        assert!(state.handle_report_block(&report(100, 5, 13), t));
+        assert_eq!(state.view().fraction_lost, 13);
+        // Every third of ten packets, and none of the hundred between: 3 %.
+        for n in 1..=8 {
+            let at = t + ms(100 * u64::from(n));
+            assert!(!state.handle_report_block(&report(100 + 100 * n - 10, 5 + 3 * n as i32 - 3, 0), at));
+            assert!(!state.handle_report_block(&report(100 + 100 * n, 5 + 3 * n as i32, 77), at));
+            assert_eq!((state.view().fraction_lost, state.view().highest_seq), (13, 100 + 100 * n));
+        }
+        assert!(state.handle_report_block(&report(1000, 32, 77), t + ms(900)));
+        assert_eq!(state.view().fraction_lost, (27 * 256 / 900) as u8);
+        // More came than were missing, then nothing came at all.
+        assert!(state.handle_report_block(&report(1100, 30, 0), t + ms(2000)));
+        assert_eq!(state.view().fraction_lost, 0);
+        assert!(state.handle_report_block(&report(1100, 30, 0), t + ms(3000)));
+        assert!(state.handle_report_block(&report(1101, i32::MAX, 255), t + ms(4000)));
+        assert_eq!(state.view().fraction_lost, 255);
     }
 
     #[test]

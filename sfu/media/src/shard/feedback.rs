@@ -94,13 +94,15 @@ impl Shard {
         let mut worst: Option<(u8, Option<Duration>)> = None;
         for block in blocks {
             if let Some(sub) = peer.egress.get(&block.ssrc).and_then(|sub| self.subs.get_mut(*sub)) {
-                sub.forwarder.handle_report_block(&block, now);
+                let rated = sub.forwarder.handle_report_block(&block, now);
                 let view = sub.forwarder.receiver_view();
                 if let Some(rtt) = view.rtt {
                     peer.rtt.record(rtt, now);
                 }
-                let (lost, rtt) = worst.unwrap_or_default();
-                worst = Some((lost.max(view.fraction_lost), rtt.or(view.rtt)));
+                if rated {
+                    let (lost, rtt) = worst.unwrap_or_default();
+                    worst = Some((lost.max(view.fraction_lost), rtt.or(view.rtt)));
+                }
             }
         }
         if let Some((lost, rtt)) = worst {

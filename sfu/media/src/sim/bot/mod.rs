@@ -383,7 +383,11 @@ impl Bot {
             let lost: Vec<_> =
                 self.sinks.values_mut().map(|sink| (sink.config().ssrc, sink.tick(rtt, now))).collect();
             for (ssrc, lost) in lost.into_iter().filter(|(_, lost)| !lost.is_empty()) {
-                self.send_nack(ssrc, &lost);
+                // As Chromium: what it has to say comes with a report, so that reports are of a few packets.
+                let block = self.sinks.get_mut(&ssrc).and_then(|sink| sink.report(now));
+                let mut compound = rtp::receiver_report(OWN_SSRC, block.as_slice());
+                compound.extend(rtp::nack(OWN_SSRC, ssrc, &lost));
+                self.send_rtcp(&compound);
             }
             let keyless: Vec<_> = self
                 .sinks
