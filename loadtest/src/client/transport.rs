@@ -1,12 +1,13 @@
 //! One PeerConnection of a bot: `str0m` with packets in and out, on a socket of its own; on two where the server offers IPv4 and
 //! IPv6.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant, SystemTime};
 
-use sfu_udp::{recv_stamped, stamp_arrivals};
+use sfu_udp::{LONGEST_RUN, join_arrivals, recv_stamped, stamp_arrivals};
 use socket2::SockRef;
 use str0m::change::{SdpAnswer, SdpOffer, SdpPendingOffer};
 use str0m::media::{Direction, MediaKind, Mid, Simulcast};
@@ -18,8 +19,7 @@ use tokio::net::UdpSocket;
 use super::link::{FAR, Link, LinkSpec};
 use crate::run::Local;
 
-const MTU: usize = 2048;
-/// Datagrams taken in one go before the thread's other bots have their turn.
+/// Messages of the kernel taken in one go before the thread's other bots have their turn: a datagram each, or a run of them.
 const BATCH: usize = 64;
 /// A page's stack has buffers of about this size; the kernel may grant less.
 const SOCKET_BUFFER: usize = 1 << 20;
@@ -27,6 +27,11 @@ const SOCKET_BUFFER: usize = 1 << 20;
 /// An ICE check without an answer is repeated after this, as by browsers: libwebrtc checks every 48 ms until a pair works. A
 /// server drops the first one where it has not read the answer yet.
 const CHECK_AGAIN: Duration = Duration::from_millis(50);
+
+thread_local! {
+    /// What a thread's bots receive, one after the other.
+    static RECEIVED: RefCell<Vec<u8>> = RefCell::new(vec![0; LONGEST_RUN]);
+}
 
 /// The client's end of one PeerConnection.
 pub(crate) struct Transport {
@@ -242,25 +247,27 @@ impl Transport {
         door: impl Fn(&Self) -> Option<&Door>,
         events: &mut Vec<Event>,
     ) -> Result<(), RtcError> {
-        let mut buffer = [0; MTU];
-        let clocks = Clocks::read();
-        for _ in 0..BATCH {
-            let Some(Door { socket, .. }) = door(self) else { return Ok(()) };
-            match socket.try_io(Interest::READABLE, || recv_stamped(socket, &mut buffer)) {
-                Ok(got) => {
-                    let datagram = &buffer[..got.len];
-                    let arrived = clocks.arrival(got.arrived);
-                    match &mut self.link {
-                        None => self.take(got.from, datagram, arrived, events)?,
-                        Some(link) => link.inward.push((got.from, datagram.to_vec()), arrived),
+        RECEIVED.with_borrow_mut(|buffer| {
+            let clocks = Clocks::read();
+            for _ in 0..BATCH {
+                let Some(Door { socket, .. }) = door(self) else { return Ok(()) };
+                match socket.try_io(Interest::READABLE, || recv_stamped(socket, buffer)) {
+                    Ok(got) => {
+                        let arrived = clocks.arrival(got.arrived);
+                        for datagram in buffer[..got.len].chunks(got.segment) {
+                            match &mut self.link {
+                                None => self.take(got.from, datagram, arrived, events)?,
+                                Some(link) => link.inward.push((got.from, datagram.to_vec()), arrived),
+                            }
+                        }
                     }
+                    // A port that nobody listens on shows as an error of a later call; ICE notices silence by itself.
+                    Err(error) if error.kind() != ErrorKind::WouldBlock => {}
+                    Err(_) => return Ok(()),
                 }
-                // A port that nobody listens on shows as an error of a later call; ICE notices silence by itself.
-                Err(error) if error.kind() != ErrorKind::WouldBlock => {}
-                Err(_) => return Ok(()),
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn take(
@@ -342,6 +349,8 @@ impl Door {
         sock.set_recv_buffer_size(SOCKET_BUFFER)?;
         sock.set_send_buffer_size(SOCKET_BUFFER)?;
         stamp_arrivals(&socket)?;
+        // What a server sends as one run need not be taken apart by the kernel, which on one machine is the server's time.
+        join_arrivals(&socket);
         let socket = UdpSocket::from_std(socket)?;
         let local = socket.local_addr()?;
         Ok(Self { socket, local })

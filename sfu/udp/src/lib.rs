@@ -19,5 +19,5 @@ pub use affinity::{pin_to_cpu, run_before_others, thread_cpu_time};
 pub use recv::RecvBatch;
 pub use send::SendReport;
 pub use socket::{Readiness, UdpSocket, UdpSocketConfig};
-pub use stamp::{Stamped, recv_stamped, stamp_arrivals};
+pub use stamp::{LONGEST_RUN, Stamped, join_arrivals, recv_stamped, stamp_arrivals};
 pub use wake::Waker;

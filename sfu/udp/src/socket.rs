@@ -186,7 +186,7 @@ impl UdpSocket {
 }
 
 /// Asks for receive offload. Kernels that have it (5.0) also have segmentation offload (4.18).
-fn enable_gro(fd: std::os::fd::RawFd) -> bool {
+pub(crate) fn enable_gro(fd: std::os::fd::RawFd) -> bool {
     turn_on(fd, libc::SOL_UDP, libc::UDP_GRO).is_ok()
 }
 

@@ -1,4 +1,5 @@
 //! When datagrams arrived by the kernel's clock: for measuring, where it must not count when the reader gets round to them.
+//! Those that were sent as one, segmented, may be taken as one.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,13 +8,18 @@ use std::time::Duration;
 
 use crate::cmsg::{Control, SPACE};
 use crate::recv::address_of;
-use crate::socket::turn_on;
+use crate::socket::{enable_gro, turn_on};
 
-/// One datagram received.
+/// Bytes of the longest run of datagrams that the kernel gives in one.
+pub const LONGEST_RUN: usize = 65_536;
+
+/// One datagram received, or a run of them after [`join_arrivals`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamped {
-    /// Its length; what did not fit into the buffer is lost.
+    /// Bytes of all of them; what did not fit into the buffer is lost.
     pub len: usize,
+    /// Bytes of each, the last of which may be shorter.
+    pub segment: usize,
     /// Who sent it.
     pub from: SocketAddr,
     /// When the kernel queued it, since 1970 (`CLOCK_REALTIME`); `None` where it does not say.
@@ -29,7 +35,13 @@ pub fn stamp_arrivals(socket: &impl AsFd) -> io::Result<()> {
     turn_on(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)
 }
 
-/// Takes one datagram, without waiting.
+/// Has the kernel keep together what was sent as one, segmented. Buffers need [`LONGEST_RUN`] bytes from then on. Returns whether
+/// it does so.
+pub fn join_arrivals(socket: &impl AsFd) -> bool {
+    enable_gro(socket.as_fd().as_raw_fd())
+}
+
+/// Takes one datagram, or one run of them, without waiting.
 ///
 /// # Errors
 /// As `recvmsg`: `WouldBlock` when nothing is there.
@@ -50,7 +62,8 @@ pub fn recv_stamped(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<Stamped
     let n = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
     let len = usize::try_from(n).map_err(|_| io::Error::last_os_error())?;
     let from = address_of(&address).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-    Ok(Stamped { len, from, arrived: control.arrival(header.msg_controllen) })
+    let segment = control.gro_segment(header.msg_controllen).unwrap_or(len).max(1);
+    Ok(Stamped { len, segment, from, arrived: control.arrival(header.msg_controllen) })
 }
 
 #[cfg(test)]

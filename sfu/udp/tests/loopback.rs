@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use sfu_media::tx::TxQueue;
-use sfu_udp::{RecvBatch, UdpSocket, UdpSocketConfig, Waker};
+use sfu_udp::{
+    LONGEST_RUN, RecvBatch, UdpSocket, UdpSocketConfig, Waker, join_arrivals, recv_stamped, stamp_arrivals,
+};
 
 fn socket(bind: &str, offload: bool) -> UdpSocket {
     UdpSocket::bind(UdpSocketConfig { offload, ..UdpSocketConfig::new(bind.parse().unwrap()) }).unwrap()
@@ -48,6 +50,33 @@ fn datagrams_arrive_whole_and_in_order() {
     for (offload_out, offload_in) in [(true, true), (true, false), (false, true), (false, false)] {
         round_trip("127.0.0.1:0", offload_out, offload_in);
         round_trip("[::1]:0", offload_out, offload_in);
+    }
+}
+
+#[test]
+fn a_run_is_taken_in_one_with_its_time_where_that_was_asked_for() {
+    let mut out = socket("127.0.0.1:0", true);
+    let mut buffer = vec![0; LONGEST_RUN];
+    for joined in [false, true] {
+        let into = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        stamp_arrivals(&into).unwrap();
+        assert!(!joined || join_arrivals(&into));
+        let mut queue = TxQueue::new();
+        for len in [1000, 1000, 1000, 40] {
+            queue.push(into.local_addr().unwrap(), &vec![len as u8; len]);
+        }
+        assert_eq!(out.send(&queue).sent, 4);
+        let mut got = Vec::new();
+        while let Ok(stamped) = recv_stamped(&into, &mut buffer) {
+            assert!(stamped.arrived.is_some());
+            got.push(buffer[..stamped.len].chunks(stamped.segment).map(<[u8]>::len).collect::<Vec<_>>());
+        }
+        let want = if joined {
+            vec![vec![1000, 1000, 1000, 40]]
+        } else {
+            [1000, 1000, 1000, 40].map(|len| vec![len]).to_vec()
+        };
+        assert_eq!(got, want);
     }
 }
 
