@@ -59,8 +59,40 @@ export async function publish(browser, host) {
 
 /** Watches the camera. */
 export async function watch(browser, host, identity) {
-  const page = await open(browser, host, identity);
+  const page = await open(browser, host, identity, () => {
+    window.late = [];
+    const look = (video) => {
+      let last;
+      const shown = (now, frame) => {
+        if (last && now - last.now > 180) {
+          const apart = (what) => Math.round(frame[what] - last.frame[what]);
+          window.late.push({
+            at: performance.timeOrigin + now,
+            shown: Math.round(now - last.now),
+            captured: Math.round(((frame.rtpTimestamp - last.frame.rtpTimestamp) >>> 0) / 90),
+            received: apart('receiveTime'),
+            presented: apart('presentedFrames'),
+            buffered: Math.round(frame.presentationTime - frame.receiveTime),
+            bufferedBefore: Math.round(last.frame.presentationTime - last.frame.receiveTime),
+            decoding: Math.round(1000 * frame.processingDuration),
+            width: frame.width,
+          });
+        }
+        last = { now, frame };
+        video.requestVideoFrameCallback(shown);
+      };
+      video.requestVideoFrameCallback(shown);
+    };
+    document.querySelectorAll('video').forEach(look);
+    new MutationObserver((changes) => {
+      for (const { addedNodes } of changes) {
+        addedNodes.forEach((node) => node instanceof HTMLVideoElement && look(node));
+      }
+    }).observe(document.body, { childList: true });
+  });
   return Object.assign(page, {
+    /** Pictures that stood for more than 180 ms since the last look, in ms: between frames as shown, captured and received. */
+    late: () => page.evaluate(() => window.late.splice(0)),
     /** What the receiver says of the camera and of the path. */
     stats: () =>
       page.evaluate(async () => {

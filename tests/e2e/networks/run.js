@@ -54,7 +54,8 @@ function narrate(host, viewer, camera, sampler) {
   let last;
   let seen = 0;
   const timer = setInterval(async () => {
-    const [now, sent, bps] = await Promise.all([viewer.stats(), camera.sent(), host.metric('curtain_estimated_bps')]);
+    const looks = [viewer.stats(), camera.sent(), host.metric('curtain_estimated_bps'), viewer.late()];
+    const [now, sent, bps, late] = await Promise.all(looks);
     const since = sampler.samples.slice(seen);
     seen = sampler.samples.length;
     const more = (what) => (last ? now[what] - last[what] : 0);
@@ -69,6 +70,7 @@ function narrate(host, viewer, camera, sampler) {
         freezes: more('freezes'),
         nacks: more('nacks'),
         keyFrames: Object.values(sent).map(({ keys }) => keys),
+        ...(late.length > 0 && { late }),
       })}\n`,
     );
     last = now;
