@@ -10,7 +10,7 @@ import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { Child } from '../lib/process.js';
+import { Child, json } from '../lib/process.js';
 
 export const RELAY = '10.99.0.1';
 export const PROXY = '10.99.0.9';
@@ -171,10 +171,22 @@ export async function startProxy(port) {
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   await child.line((line) => (line === 'ready' ? true : undefined), 5000);
+  const tell = (what) => child.process.stdin.write(`${JSON.stringify(what)}\n`);
+  let questions = 0;
   return {
+    /** Milliseconds that it stood still at most since the last question. */
+    async stood() {
+      questions += 1;
+      const question = questions;
+      tell({ stood: question });
+      return child.line((line) => {
+        const { stood, ms } = json(line) ?? {};
+        return stood === question ? ms : undefined;
+      }, 5000);
+    },
     /** Sets the round-trip time of a client's media, and how much more each packet may take. */
     delay(client, rttMs, jitterMs = 0) {
-      child.process.stdin.write(`${JSON.stringify({ net: `10.99.${client.number}.`, delay: rttMs / 2, jitter: jitterMs })}\n`);
+      tell({ net: `10.99.${client.number}.`, delay: rttMs / 2, jitter: jitterMs });
     },
     get log() {
       return child.log;

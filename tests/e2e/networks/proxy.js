@@ -1,5 +1,6 @@
 // Stands in front of the relay and hands datagrams on after a while: node proxy.js LISTEN RELAY PORT. Lines of JSON on
-// standard input say how long, for each client network: {"net": "10.99.1.", "delay": 50, "jitter": 0}, in ms each way.
+// standard input say how long, for each client network: {"net": "10.99.1.", "delay": 50, "jitter": 0}, in ms each way. To
+// {"stood": 7} it answers on standard output how long it stood still at most since the last such question: {"stood": 7, "ms": 3}.
 import { createSocket } from 'node:dgram';
 import { createInterface } from 'node:readline';
 
@@ -67,7 +68,21 @@ outside.bind(port, listen, () => {
   outside.setRecvBufferSize(1 << 21);
   process.stdout.write('ready\n');
 });
+// What holds this process up, on a machine that is too busy, is no network.
+const EVERY = 5;
+let looked = performance.now();
+let stood = 0;
+setInterval(() => {
+  const now = performance.now();
+  stood = Math.max(stood, now - looked - EVERY);
+  looked = now;
+}, EVERY);
 createInterface({ input: process.stdin }).on('line', (line) => {
-  const { net, delay, jitter } = JSON.parse(line);
-  delays.set(net, { delay, jitter });
+  const { net, delay, jitter, stood: question } = JSON.parse(line);
+  if (question === undefined) {
+    delays.set(net, { delay, jitter });
+  } else {
+    process.stdout.write(`${JSON.stringify({ stood: question, ms: Math.max(0, stood) })}\n`);
+    stood = 0;
+  }
 });

@@ -12,11 +12,16 @@ use std::time::{Duration, Instant};
 const LOSS: f32 = 0.02;
 /// .. for this long: losses of a moment have another cause.
 const LASTS: Duration = Duration::from_secs(1);
-/// From this share on one repair is often lost as well.
+/// From this share on repairs are often lost as well.
 const HEAVY_LOSS: f32 = 0.12;
-/// Time that a repair takes beyond the round trip: the rest of the frame, and the next one at 15 a second, whose first packet shows
-/// the gap.
-const NOTICED_AFTER: Duration = Duration::from_millis(150);
+/// Round trips that repairs take. With one in twenty packets lost, both copies of a repair are lost some twice a minute, and are asked
+/// for again after another one. A frame that comes later than the receiver waits is not the only one lost: those that refer to it,
+/// up to the next of the lowest temporal layer, are as well.
+const TRIPS: u32 = 2;
+/// .. and where much is lost.
+const HEAVY_TRIPS: u32 = 3;
+/// Time that a repair takes beyond them: the rest of the frame, and the next one at 15 a second, whose first packet shows the gap.
+const NOTICED_AFTER: Duration = Duration::from_millis(100);
 /// Delays are multiples of this: each change is seen as a jump.
 const STEP: Duration = Duration::from_millis(50);
 /// Nobody talks well with more.
@@ -64,7 +69,7 @@ impl PlayoutDelay {
 }
 
 fn needed(loss: f32, rtt: Duration) -> Duration {
-    let trips = if loss < HEAVY_LOSS { 1 } else { 2 };
+    let trips = if loss < HEAVY_LOSS { TRIPS } else { HEAVY_TRIPS };
     let needed = (trips * rtt + NOTICED_AFTER).min(MOST);
     STEP * needed.as_millis().div_ceil(STEP.as_millis()) as u32
 }
@@ -90,16 +95,16 @@ mod tests {
         assert!(!delay.update(0.0, ms(100), t) && !delay.update(0.05, ms(100), t + ms(100)));
         assert_eq!(delay.told(), None, "a moment says nothing");
         assert!(delay.update(0.05, ms(100), t + ms(1100)));
-        assert_eq!(delay.told(), Some(ms(250)));
-        assert!(!delay.update(0.05, ms(90), t + ms(1200)), "steps are coarse");
-        assert!(delay.update(0.05, ms(130), t + ms(1300)));
         assert_eq!(delay.told(), Some(ms(300)));
+        assert!(!delay.update(0.05, ms(90), t + ms(1200)), "steps are coarse");
+        assert!(delay.update(0.05, ms(120), t + ms(1300)));
+        assert_eq!(delay.told(), Some(ms(350)));
         assert!(delay.update(0.2, ms(500), t + ms(2000)));
         assert_eq!(delay.told(), Some(MOST));
         // It goes as late as it came soon.
         assert!(!delay.update(0.05, ms(100), t + ms(21_900)));
         assert!(delay.update(0.05, ms(100), t + ms(22_000)));
-        assert_eq!(delay.told(), Some(ms(250)));
+        assert_eq!(delay.told(), Some(ms(300)));
         assert!(!delay.update(0.0, ms(100), t + ms(30_000)));
         assert!(delay.update(0.0, ms(100), t + ms(42_000)));
         assert_eq!(delay.told(), Some(ms(0)), "told that it may decide again");

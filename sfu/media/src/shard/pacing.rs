@@ -93,7 +93,7 @@ impl Shard {
                 }
             }
             Work::Resend { .. } if track.policy.muted => stats.drop(DropReason::Muted),
-            Work::Resend { .. } if sub.paused => stats.drop(DropReason::Congested),
+            Work::Resend { .. } if !sub.is_repaired() => stats.drop(DropReason::Congested),
             Work::Resend { lost, .. } => {
                 let store = |layer| Some(tracks.streams.get(track.stream(layer)?)?.inbound.store());
                 match way.resend(&mut sub.forwarder, lost, store, now) {
