@@ -16,8 +16,8 @@ mod stamp;
 mod wake;
 
 pub use affinity::{pin_to_cpu, run_before_others, thread_cpu_time};
-pub use recv::RecvBatch;
+pub use recv::{LONGEST_RUN, RecvBatch};
 pub use send::SendReport;
 pub use socket::{Readiness, UdpSocket, UdpSocketConfig};
-pub use stamp::{LONGEST_RUN, Stamped, join_arrivals, recv_stamped, stamp_arrivals};
+pub use stamp::{Stamped, join_arrivals, recv_stamped, stamp_arrivals};
 pub use wake::Waker;

@@ -13,11 +13,11 @@ const MESSAGES: usize = 32;
 /// .. and at least, unless fewer are asked for: a frame. What describes them is made for each call; for all of them that is 40
 /// lines of memory, which a thread that slept for a while finds cold.
 const FEW: usize = 12;
-/// Bytes of one message: with receive offload the kernel joins datagrams up to 64 KiB.
-const MESSAGE_BYTES: usize = 65_536;
+/// Bytes of the longest message: with receive offload the kernel joins a run of datagrams up to this.
+pub const LONGEST_RUN: usize = 65_536;
 /// From one message's memory to the next. A power of two would put the starts of all into the same few sets of the caches, where
 /// they displace each other: so beside each other lie what datagrams mostly have, 20 lines.
-const STRIDE: usize = MESSAGE_BYTES + 20 * 64;
+const STRIDE: usize = LONGEST_RUN + 20 * 64;
 
 /// Memory for one `recvmmsg`, reused for ever.
 pub struct RecvBatch {
@@ -65,7 +65,7 @@ impl RecvBatch {
         let mut iovecs: ArrayVec<libc::iovec, MESSAGES> = ArrayVec::new();
         let mut headers: ArrayVec<libc::mmsghdr, MESSAGES> = ArrayVec::new();
         for ((chunk, address), control) in parts.take(most) {
-            iovecs.push(libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: MESSAGE_BYTES });
+            iovecs.push(libc::iovec { iov_base: chunk.as_mut_ptr().cast(), iov_len: LONGEST_RUN });
             // SAFETY: an all-zero mmsghdr is valid: null pointers with zero lengths.
             let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
             header.msg_hdr.msg_name = std::ptr::from_mut(address).cast();

@@ -10,9 +10,6 @@ use crate::cmsg::{Control, SPACE};
 use crate::recv::address_of;
 use crate::socket::{enable_gro, turn_on};
 
-/// Bytes of the longest run of datagrams that the kernel gives in one.
-pub const LONGEST_RUN: usize = 65_536;
-
 /// One datagram received, or a run of them after [`join_arrivals`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stamped {
@@ -35,7 +32,7 @@ pub fn stamp_arrivals(socket: &impl AsFd) -> io::Result<()> {
     turn_on(socket.as_fd().as_raw_fd(), libc::SOL_SOCKET, libc::SO_TIMESTAMPNS)
 }
 
-/// Has the kernel keep together what was sent as one, segmented. Buffers need [`LONGEST_RUN`] bytes from then on. Returns whether
+/// Has the kernel keep together what was sent as one, segmented. Buffers need [`LONGEST_RUN`](crate::LONGEST_RUN) bytes from then on. Returns whether
 /// it does so.
 pub fn join_arrivals(socket: &impl AsFd) -> bool {
     enable_gro(socket.as_fd().as_raw_fd())

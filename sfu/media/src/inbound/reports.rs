@@ -107,7 +107,7 @@ impl ReceptionStats {
         };
         Some(ReportBlock {
             ssrc,
-            fraction_lost: (lost_since * 256).checked_div(expected_since).unwrap_or(0).min(255) as u8,
+            fraction_lost: ReportBlock::fraction(lost_since, expected_since),
             lost: (expected as i64 - self.received as i64).clamp(-0x80_0000, 0x7f_ffff) as i32,
             highest_seq: self.highest as u32,
             jitter: self.jitter >> 4,

@@ -118,11 +118,11 @@ impl ReportState {
             // Since the stream began.
             None => block.fraction_lost,
             Some((at, _, _)) if now.saturating_duration_since(at) < RATED => return false,
-            // RFC 3550 appendix A.3, over all reports since; packets that came twice may make it negative.
+            // Over all reports since; packets that came twice may make it negative.
             Some((_, highest, lost)) => {
                 let expected = block.highest_seq.wrapping_sub(highest);
                 let lost = block.lost.saturating_sub(lost).max(0) as u64;
-                (lost * 256).checked_div(u64::from(expected)).unwrap_or(0).min(255) as u8
+                ReportBlock::fraction(lost, u64::from(expected))
             }
         };
         self.rated = Some((now, block.highest_seq, block.lost));

@@ -36,6 +36,14 @@ pub struct ReportBlock {
     pub delay_since_last_sr: u32,
 }
 
+impl ReportBlock {
+    /// The fraction lost of so many packets expected, in 1/256; 0 where none were
+    /// ([RFC 3550 appendix A.3](https://www.rfc-editor.org/rfc/rfc3550#appendix-A.3)).
+    pub(crate) fn fraction(lost: u64, expected: u64) -> u8 {
+        (lost * 256).checked_div(expected).unwrap_or(0).min(255) as u8
+    }
+}
+
 /// Packet types.
 mod pt {
     pub(super) const SR: u8 = 200;
