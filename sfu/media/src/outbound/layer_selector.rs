@@ -21,6 +21,9 @@ use plain_layers::PlainLayers;
 /// A stream, or a spatial layer inside one, is dead when others went on for so long without it. (A publisher that sends
 /// nothing at all is idle.)
 const DEAD_AFTER: Duration = Duration::from_millis(1500);
+/// A stream above the target takes the place of those that were to be had only after so long: encoders leave small layers out for
+/// some seconds after key frames, which one more key frame would prolong.
+const GONE_AFTER: Duration = Duration::from_secs(5);
 /// Spatial layers inside a stream (AV1 RTP section A.8.3; VP9 browsers send as many).
 const MAX_INNER: usize = 4;
 
@@ -342,23 +345,24 @@ impl LayerSelector {
         matches!(self.streams, [Some(_), None, None, None])
     }
 
-    /// The best live stream at or below the target, else the lowest live one.
+    /// The best live stream at or below the target, else one of those that was live not long ago, else the lowest live one.
     fn target_stream(&self) -> Option<u8> {
         if self.only_first {
             return Some(0);
         }
         let newest = self.streams.iter().flatten().map(|s| s.last).max()?;
-        let mut lowest = None;
-        let mut best = None;
+        let (mut lowest, mut best, mut awaited) = (None, None, None);
         for (stream, seen) in (0u8..).zip(&self.streams) {
-            if seen.is_some_and(|s| newest.saturating_duration_since(s.last) < DEAD_AFTER) {
+            let Some(silent) = seen.map(|seen| newest.saturating_duration_since(seen.last)) else { continue };
+            let within = stream <= self.target.max_spatial;
+            if silent < DEAD_AFTER {
                 lowest = lowest.or(Some(stream));
-                if stream <= self.target.max_spatial {
-                    best = Some(stream);
-                }
+                best = if within { Some(stream) } else { best };
+            } else if within && silent < GONE_AFTER && awaited.is_none_or(|_| self.stream() == Some(stream)) {
+                awaited = Some(stream);
             }
         }
-        best.or(lowest)
+        best.or(awaited).or(lowest)
     }
 
     fn is_wanted(&self, stream: u8) -> bool {

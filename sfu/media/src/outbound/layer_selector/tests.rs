@@ -62,6 +62,24 @@ fn falls_back_when_the_layer_dies_and_returns() {
 }
 
 #[test]
+fn a_higher_layer_takes_over_only_from_those_that_are_gone_for_long() {
+    let mut s = selector(0, 9);
+    s.decide(&key(video(0, 1, 0, 0)));
+    s.decide(&video(1, 1, 0, 0));
+    // The encoder leaves the small layer out for a while, as after a key frame.
+    for i in 1..500u64 {
+        assert_eq!(s.decide(&video(1, 1 + i, 0, i * 10)), NOT_SELECTED);
+        assert_eq!(s.wants_key_frame(), None, "{i}");
+    }
+    assert_eq!(s.decide(&video(0, 2, 0, 4995)), FORWARD, "it goes on without one");
+    s.decide(&video(1, 600, 0, 9994));
+    assert_eq!(s.wants_key_frame(), None);
+    s.decide(&video(1, 601, 0, 9995));
+    assert_eq!(s.wants_key_frame(), Some(1));
+    assert_eq!(s.decide(&key(video(1, 602, 0, 10_000))), SWITCH);
+}
+
+#[test]
 fn a_lower_target_waits_for_its_key_frame() {
     let mut s = selector(2, 9);
     s.decide(&key(video(2, 1, 0, 0)));
