@@ -154,8 +154,8 @@ fn a_link_that_shrinks_and_grows_is_followed() {
 #[test]
 fn a_key_frame_that_waits_for_its_turn_is_not_asked_for_again() {
     let mut world = world(4, &[narrow(3_000_000)]);
-    // A key frame of the middle layer takes half a second of the narrow link.
-    let encoding = Encoding { key_ratio: 30.0, ..Encoding::PLAIN };
+    // A key frame of the middle layer takes 400 ms of the narrow link.
+    let encoding = Encoding { key_ratio: 24.0, ..Encoding::PLAIN };
     let track = world.publish(0, Publish { encoding, ..camera() });
     let sub = world.subscribe(&track, 1);
     world.run(secs(8));
@@ -163,9 +163,35 @@ fn a_key_frame_that_waits_for_its_turn_is_not_asked_for_again() {
     let before = asked(&world);
     set_down(&mut world, 1, narrow(600_000));
     world.run(secs(8));
-    assert_eq!(layer(&world, &sub), Some(0));
-    // One for each layer that it went down.
-    assert_eq!(asked(&world) - before, 2);
+    assert_eq!(layer(&world, &sub), Some(1));
+    assert_eq!(asked(&world) - before, 1);
+}
+
+#[test]
+fn the_smallest_picture_goes_on_without_a_key_frame_after_a_queue() {
+    let mut world = world(4, &[narrow(300_000)]);
+    let smallest = SubscriptionTarget { max_spatial: 0, ..SubscriptionTarget::default() };
+    let tracks: Vec<Track> =
+        (0..2).map(|_| world.publish(0, Publish { encoding: Encoding::CAMERA, ..camera() })).collect();
+    let subs: Vec<Sub> = tracks.iter().map(|track| world.subscribe_with(track, 1, smallest)).collect();
+    world.run(secs(10));
+    let asked = |world: &World| {
+        let asked = tracks.iter().map(|track| world.bots[0].source(track.source).key_frames_asked);
+        asked.sum::<u32>()
+    };
+    let (before, since) = (asked(&world), world.now());
+    // A queue of half a second; what goes on of the pictures takes less.
+    set_down(&mut world, 1, Link { queue: secs(1), ..narrow(150_000) });
+    world.run(millis(1200));
+    set_down(&mut world, 1, narrow(300_000));
+    world.run(secs(8));
+    let longest = world.net.trace(RELAY, world.bots[1].addr()).waited(1.0, since, world.now());
+    assert!(longest > millis(260), "video is held back from there on: {longest:?}");
+    assert_eq!(asked(&world), before);
+    for sub in &subs {
+        assert!(sink(&world, sub).frames.iter().all(|frame| frame.decodable));
+        assert!(longest_freeze(&world, sub, since) < secs(1));
+    }
 }
 
 #[test]

@@ -12,6 +12,8 @@ use arrayvec::ArrayVec;
 
 /// Layers of one track at most: four spatial ones with four temporal ones each.
 pub const MAX_STEPS: usize = 16;
+/// Spatial layers of one track at most.
+pub const MAX_PICTURES: usize = 4;
 /// More is given out only when this share of the budget stays free, in percent. Measured rates vary by as much.
 const MARGIN_PERCENT: u64 = 12;
 /// .. and this for frames of pictures that are shown already: these are left again at no cost.
@@ -32,6 +34,10 @@ const HOLD_FRAMES: Duration = Duration::from_secs(1);
 /// .. unless the budget reaches this many percent of what was given before. Who has no picture gets one again when it reaches
 /// as much of what it was then.
 const RECOVERED_PERCENT: u64 = 150;
+
+/// On a path that was full not long ago a larger picture is given only where its key frame passes in this time: on a narrow one it
+/// takes a second and more, in which all else is late, and is given up half way; and everyone else who watches gets it, too.
+const KEY_FRAME_TIME: Duration = Duration::from_millis(500);
 
 /// A layer of a track: everything up to this spatial and temporal layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -104,6 +110,8 @@ pub struct Claim {
     pub priority: u32,
     /// What there is of it and the page wants; at least one step, or nothing is given.
     pub steps: Steps,
+    /// Bits of a key frame of each spatial layer that is entered by its own, 0 where that is not known.
+    pub key_frames: [u64; MAX_PICTURES],
     /// What was given before; `None` while paused.
     pub current: Option<Layer>,
     /// What is given now, an output; `None` to pause.
@@ -152,7 +160,7 @@ pub struct Allocator {
 impl Allocator {
     /// Sets [`Claim::given`] of each claim, so that what is given fits the budget.
     pub fn share(&mut self, budget: Budget, claims: &mut [Claim], now: Instant) -> Shared {
-        let Budget { bps: budget, starting, drains, .. } = budget;
+        let Budget { bps: budget, starting, drains, contested } = budget;
         let wanted = claims.iter().filter_map(|claim| claim.steps.as_slice().last()).map(|s| s.bps).sum();
         let before: u64 = claims
             .iter()
@@ -197,6 +205,10 @@ impl Allocator {
             lowest: limit(held_lowest, MARGIN_PERCENT),
             pictures: limit(held_pictures, MARGIN_PERCENT),
             frames: limit(drains || held(HOLD_FRAMES, |then| then.given), MARGIN_FRAMES_PERCENT),
+            key_frame: match contested && !starting {
+                true => budget.saturating_mul(KEY_FRAME_TIME.as_millis() as u64) / 1000,
+                false => u64::MAX,
+            },
         };
         fill(limits, held_pictures, starting, claims);
         let spatial = |layer: Option<Layer>| layer.map(|layer| layer.spatial);
@@ -236,6 +248,8 @@ struct Limits {
     pictures: u64,
     /// With more frames of the pictures that are given already; not less than `pictures`.
     frames: u64,
+    /// Bits of the key frame of a larger picture than the smallest that is not shown yet.
+    key_frame: u64,
 }
 
 /// Gives out at most what the limits allow, and while `held` no larger pictures, but while `starting` the lowest in any case.
@@ -254,9 +268,15 @@ fn fill(limits: Limits, held: bool, starting: bool, claims: &mut [Claim]) {
     left = left.saturating_sub(limits.lowest - limits.pictures);
     // Measured rates vary: that a larger picture seems to fit into what is held is no reason to show it.
     let shown = |claim: &Claim, next: Layer| claim.current.is_some_and(|layer| next.spatial <= layer.spatial);
-    grow(&mut left, claims, |claim, next| !held || shown(claim, next));
+    let entered = |claim: &Claim, next: Layer| {
+        let is = |layer: Option<Layer>| layer.is_some_and(|layer| layer.spatial == next.spatial);
+        let lowest = claim.steps.as_slice().first().map(|step| step.layer);
+        let bits = claim.key_frames.get(usize::from(next.spatial)).copied().unwrap_or(0);
+        is(claim.current) || is(lowest) || bits <= limits.key_frame
+    };
+    grow(&mut left, claims, |claim, next| (!held || shown(claim, next)) && entered(claim, next));
     left += limits.frames - limits.pictures;
-    grow(&mut left, claims, shown);
+    grow(&mut left, claims, |claim, next| shown(claim, next) && entered(claim, next));
 }
 
 /// Gives each claim its next layer in turn while something fits.

@@ -26,6 +26,7 @@
 
 mod frame_gate;
 mod key_frame_requests;
+mod key_frame_size;
 mod layer_rates;
 mod nack_register;
 mod reports;
@@ -43,6 +44,7 @@ use crate::rtp::{AudioLevelExt, DdInfo, PayloadInfo};
 
 pub use frame_gate::FrameGate;
 pub use key_frame_requests::KeyFrameRequests;
+pub use key_frame_size::KeyFrameSize;
 pub use layer_rates::LayerRates;
 pub use nack_register::NackRegister;
 pub use reports::{ReceptionStats, SenderReport};

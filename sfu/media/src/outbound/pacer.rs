@@ -162,9 +162,9 @@ impl<T: Copy + PartialEq> Pacer<T> {
         Some((next.work, now.saturating_duration_since(next.since)))
     }
 
-    /// Drops the packets for which this does not hold; retransmissions stay.
-    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) {
-        let bytes = &mut self.bytes;
+    /// Drops the packets for which this does not hold, and gives how many; retransmissions stay.
+    pub fn retain(&mut self, mut keep: impl FnMut(&T) -> bool) -> usize {
+        let (before, bytes) = (self.packets.len(), &mut self.bytes);
         self.packets.retain(|waiting| {
             let kept = keep(&waiting.work);
             if !kept {
@@ -172,15 +172,7 @@ impl<T: Copy + PartialEq> Pacer<T> {
             }
             kept
         });
-    }
-
-    /// Drops everything that waits; gives how much that was.
-    pub fn clear(&mut self) -> usize {
-        let dropped = self.waiting();
-        self.urgent.clear();
-        self.packets.clear();
-        self.bytes = 0;
-        dropped
+        before - self.packets.len()
     }
 
     /// The packets that wait, in order; retransmissions are not among them.

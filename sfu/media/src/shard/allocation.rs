@@ -6,9 +6,10 @@ use super::Shard;
 use super::peers::PeerKey;
 use super::sending::Work;
 use super::subscriptions::{SubKey, Subscription};
-use super::tracks::{TrackKey, Tracks};
+use super::tracks::{StreamKey, TrackKey, Tracks};
 use crate::bwe::allocator::{Budget, Claim, Layer, Steps, given_bps};
 use crate::command::{MediaKind, ShardEvent, SubscriptionTarget};
+use crate::drop_reason::DropReason;
 use crate::tx::TxQueue;
 
 /// Time between looks at a peer's allocation where nothing else calls for one: rates and layers change by themselves.
@@ -26,6 +27,8 @@ const PLENTY: u64 = 3;
 const EXPECTED_BPS: [u64; 4] = [150_000, 500_000, 1_500_000, 3_000_000];
 /// .. or so many times the layer below.
 const EXPECTED_GROWTH: u64 = 3;
+/// What goes on while a queue drains takes at most this share of what the path carries, in percent.
+const LEAST_PERCENT: u64 = 40;
 /// With more than this in a pacer's queue while the path has one, too, a layer that is to go goes before there is another
 /// to show.
 const TOO_LONG: Duration = Duration::from_millis(200);
@@ -99,7 +102,18 @@ impl Shard {
                 // Nothing to give of it now; what it had or was told stays.
                 continue;
             }
-            claims.push(Claim { priority: sub.wanted.priority, steps, current: sub.current, given: None });
+            let key_frames = tracks.get(sub.track).map(|track| {
+                let bits =
+                    |key: StreamKey| tracks.streams.get(key).map_or(0, |stream| stream.key_frame.likely());
+                track.streams.map(|stream| stream.map_or(0, bits))
+            });
+            claims.push(Claim {
+                priority: sub.wanted.priority,
+                steps,
+                key_frames: key_frames.unwrap_or_default(),
+                current: sub.current,
+                given: None,
+            });
             claimants.push(*sub_key);
         }
         peer.sending.next_look = video.then_some(now + LOOK_EVERY);
@@ -144,7 +158,17 @@ impl Shard {
         let stream = sub.forwarder.current_stream();
         let rises = claim.given.is_some_and(|given| stream.is_none_or(|stream| stream < given.spatial));
         if halted {
-            sub.aim(SubscriptionTarget { enabled: false, ..target(sub.wanted, claim) });
+            let estimate = peers.get(sub.peer).and_then(|peer| peer.sending.estimate());
+            let least = least(claim, stream, estimate.unwrap_or(0));
+            sub.aim(SubscriptionTarget {
+                enabled: least.is_some(),
+                max_temporal: least.map_or(0, |layer| layer.temporal),
+                ..target(sub.wanted, claim)
+            });
+            if let Some(peer) = peers.get_mut(sub.peer).filter(|_| least.is_none()) {
+                let dropped = peer.sending.pacer.retain(|work| work.sub() != key);
+                stats.drops[DropReason::Congested as usize] += dropped as u64;
+            }
         } else if full && rises {
             if let Some(peer) = peers.get_mut(sub.peer) {
                 peer.sending.next_look = Some(now + LOOK_SOON);
@@ -230,6 +254,15 @@ fn target(wanted: SubscriptionTarget, claim: &Claim) -> SubscriptionTarget {
         max_temporal: if whole { wanted.max_temporal } else { given.temporal.min(wanted.max_temporal) },
         ..wanted
     }
+}
+
+/// What goes on while video waits for a path's queue to drain: the lowest temporal layer of the smallest picture, where that is what
+/// is shown and takes little. After it no key frame is needed, of which everyone who watches would get one.
+fn least(claim: &Claim, stream: Option<u8>, estimate: u64) -> Option<Layer> {
+    let step = claim.steps.as_slice().first()?;
+    let shown =
+        stream == Some(step.layer.spatial) && claim.given.is_some_and(|given| stream == Some(given.spatial));
+    (shown && step.bps <= estimate / 100 * LEAST_PERCENT).then_some(step.layer)
 }
 
 /// What a page that wants this much can be given of a track's layers that are there now.

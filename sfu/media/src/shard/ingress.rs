@@ -11,7 +11,7 @@ use super::tracks::{Stream, StreamKey, TrackKey};
 use crate::command::{MediaKind, ShardEvent};
 use crate::drop_reason::DropReason;
 use crate::ids::{ExtSeq, Remote, Ssrc};
-use crate::inbound::{InboundConfig, InboundStream, LayerRates};
+use crate::inbound::{InboundConfig, InboundStream, KeyFrameSize, LayerRates};
 use crate::relay::Message;
 use crate::rtp::{ExtensionValues, RtpHeader};
 use crate::tx::TxQueue;
@@ -143,6 +143,7 @@ impl Shard {
             inbound: InboundStream::new(config, now),
             rates: LayerRates::default(),
             long_rates: LayerRates::default(),
+            key_frame: KeyFrameSize::default(),
             announced: false,
         };
         let key = self.tracks.set_stream(stream).ok_or(DropReason::PeerLimit)?;
@@ -207,6 +208,9 @@ impl Shard {
             let bytes = payload.len() + WIRE_OVERHEAD;
             stream.rates.record(inner, meta.info.temporal, bytes, now);
             stream.long_rates.record(inner, meta.info.temporal, bytes, now);
+            stream
+                .key_frame
+                .record((meta.info.frame_start && inner == 0).then_some(meta.info.key_frame), bytes);
         }
         silent
     }

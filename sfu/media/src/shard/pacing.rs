@@ -20,11 +20,6 @@ impl Shard {
         let Some(peer) = self.peers.get_mut(key) else { return };
         peer.sending.set_pace(now);
         let turned = peer.sending.look_at_queue(now);
-        if turned && peer.sending.is_halted() {
-            for _ in 0..peer.sending.pacer.clear() {
-                self.stats.drop(DropReason::Congested);
-            }
-        }
         if peer.sending.look_at_repairs(now) {
             let delay = peer.sending.playout_delay();
             for sub in &peer.subs {

@@ -7,7 +7,7 @@ use super::tracks::{Source, Stream, StreamKey, Track, TrackKey};
 use super::{Shard, connect};
 use crate::command::{MediaKind, TrackPolicy};
 use crate::ids::{ExtSeq, ShardId, Ssrc, TrackId};
-use crate::inbound::{InboundConfig, InboundStream, LayerRates, PacketMeta, SenderReport};
+use crate::inbound::{InboundConfig, InboundStream, KeyFrameSize, LayerRates, PacketMeta, SenderReport};
 use crate::outbound::MAX_STREAMS;
 use crate::relay::{Message, RelayBatch};
 use crate::tx::TxQueue;
@@ -210,6 +210,7 @@ impl Shard {
             inbound: InboundStream::new(config, now),
             rates: LayerRates::default(),
             long_rates: LayerRates::default(),
+            key_frame: KeyFrameSize::default(),
             // The home tells the room.
             announced: true,
         };

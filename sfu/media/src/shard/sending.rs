@@ -316,10 +316,6 @@ impl Sending {
 
     /// Whether repairs take so much that more of them would starve what they repair.
     pub(super) fn repairs_enough(&mut self, now: Instant) -> bool {
-        if self.is_halted() {
-            // It goes on with key frames.
-            return true;
-        }
         let Some(target) = self.estimate().filter(|_| self.started) else { return false };
         let audio = self.fixed.up_to(0, 0, now).unwrap_or(0);
         let all = self.fixed.up_to(1, 0, now).unwrap_or(0);

@@ -11,7 +11,7 @@ use super::speaker::LevelMeter;
 use super::subscriptions::SubKey;
 use crate::command::{MediaKind, TrackPolicy};
 use crate::ids::{Mid, ShardId, SpeakerGroup, TrackId};
-use crate::inbound::{InboundStream, LayerRates};
+use crate::inbound::{InboundStream, KeyFrameSize, LayerRates};
 use crate::outbound::MAX_STREAMS;
 
 /// Layers are measured over so many tenths of a second. An encoder spends the bits of seconds on one frame and then pauses: libvpx
@@ -127,6 +127,8 @@ pub(crate) struct Stream {
     pub(crate) rates: LayerRates<TENTHS>,
     /// The same over a longer time.
     pub(crate) long_rates: LayerRates<MANY_TENTHS>,
+    /// What its key frames take, as sent on to a subscriber.
+    pub(crate) key_frame: KeyFrameSize,
     /// Room logic knows that it is live.
     pub(crate) announced: bool,
 }

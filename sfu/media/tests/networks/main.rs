@@ -44,6 +44,7 @@ fn cases() -> Vec<Case> {
     add("jitter".into(), true, Box::new(loss::jitter));
     add("reordering".into(), true, Box::new(loss::reordering));
     add("isolation".into(), false, Box::new(others::isolation));
+    add("one camera, isolation".into(), false, Box::new(others::isolation_camera));
     add("late joiner".into(), true, Box::new(others::late_joiner));
     cases
 }

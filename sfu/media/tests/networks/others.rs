@@ -1,12 +1,12 @@
 //! What one receiver's link means for others, and how soon a receiver sees something.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sfu_media::sim::net::Link;
 use sfu_media::sim::world::Publish;
 
 use crate::figures::{Figures, ms};
-use crate::scene::{Scene, camera, link};
+use crate::scene::{Scene, camera, chromium_camera, link};
 
 const RTT: Duration = Duration::from_millis(50);
 
@@ -50,6 +50,41 @@ pub fn isolation() -> Figures {
         figures.at_most(format!("change of the others' {name}"), worst, 0.02);
     }
     figures.tell("kbit/s of the others", with[0][0] / 1000.0);
+    figures
+}
+
+/// The same with one camera as Chromium's: whatever key frame the bad one needs is sent to all, and costs the small layers frames.
+pub fn isolation_camera() -> Figures {
+    let mut figures = Figures::of("one camera, one bad link beside a good one");
+    let good = Link { rate: Some(8_000_000), bucket: 6000, ..link(RTT) };
+    let bad = Link { rate: Some(300_000), loss: 0.1, queue: Duration::from_millis(500), ..good };
+    let mut scene = Scene::new(33, RTT, &[chromium_camera(), Publish::audio()]);
+    let [one, other] = [good, good].map(|down| scene.join(link(RTT), down));
+    let camera = (scene.tracks[0].bot, scene.tracks[0].source);
+    let keys = |scene: &Scene| f64::from(scene.world.bots[camera.0].source(camera.1).key_frames_asked);
+    let calm = scene.run_secs(15)..scene.run_secs(30);
+    scene.world.set_links(scene.receivers[other].bot, link(RTT), bad);
+    let start = scene.run_secs(5);
+    let before = keys(&scene);
+    let beside = start..scene.run_secs(30);
+    let asked = keys(&scene) - before;
+    scene.run_secs(1);
+    let trace = scene.trace(one);
+    let change = |what: &dyn Fn(Instant, Instant) -> f64| {
+        (what(beside.start, beside.end) / what(calm.start, calm.end) - 1.0).abs()
+    };
+    figures.at_most("change of the other's bitrate", change(&|from, to| trace.bps(from, to)), 0.02);
+    let delay = |from, to| ms(trace.delay(0.5, from, to));
+    figures.at_most("change of the other's delay, median", change(&delay), 0.02);
+    figures.tell("change of the other's delay, p95", change(&|from, to| ms(trace.delay(0.95, from, to))));
+    figures.at_most("key frames asked in 30 s", asked, 3.0);
+    let freezes = |r| scene.play(r, 0, RTT, beside.start, beside.end).freezes as f64;
+    figures.at_most("freezes of the other", freezes(one), 0.0);
+    figures.tell("freezes of the one on the bad link", freezes(other));
+    let bad = scene.play(other, 0, RTT, beside.start, beside.end);
+    figures.tell("frames that the one on the bad link decoded", bad.decoded as f64);
+    let waited = scene.trace(other).waited(0.95, beside.start, beside.end);
+    figures.tell("ms of queueing on the bad link, p95", ms(waited));
     figures
 }
 
