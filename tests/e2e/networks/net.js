@@ -165,6 +165,30 @@ export function relayPort() {
   return parseInt(line.split(`${hex}:`)[1].slice(0, 4), 16);
 }
 
+/**
+ * Milliseconds between the end of each frame on its way up and on its way down. The relay gives a stream another SSRC and moves all of
+ * its timestamps by the same: the pair of streams and the move that most frames have in common are those of what is watched. Where
+ * layers of one camera have the same timestamps, it is the last one.
+ */
+export function transits(up, down) {
+  const LONGEST = 500;
+  const pairs = new Map();
+  let first = 0;
+  for (const end of down) {
+    while (first < up.length && up[first].at < end.at - LONGEST) {
+      first += 1;
+    }
+    for (let i = first; i < up.length && up[i].at <= end.at; i += 1) {
+      const name = `${up[i].ssrc} ${end.ssrc} ${(end.time - up[i].time) >>> 0}`;
+      const times = pairs.get(name) ?? [];
+      times.push(end.at - up[i].at);
+      pairs.set(name, times);
+    }
+  }
+  const sum = (times) => times.reduce((all, time) => all + time, 0);
+  return [...pairs.values()].sort((a, b) => b.length - a.length || sum(a) - sum(b))[0] ?? [];
+}
+
 /** Starts the proxy in front of the relay. */
 export async function startProxy(port) {
   const child = new Child(process.execPath, [new URL('proxy.js', import.meta.url).pathname, PROXY, RELAY, String(port)], {
@@ -173,16 +197,27 @@ export async function startProxy(port) {
   await child.line((line) => (line === 'ready' ? true : undefined), 5000);
   const tell = (what) => child.process.stdin.write(`${JSON.stringify(what)}\n`);
   let questions = 0;
+  const ask = (what) => {
+    questions += 1;
+    const question = questions;
+    tell({ [what]: question });
+    return child.line((line) => {
+      const answer = json(line);
+      return answer?.[what] === question ? answer : undefined;
+    }, 5000);
+  };
   return {
     /** Milliseconds that it stood still at most since the last question. */
     async stood() {
-      questions += 1;
-      const question = questions;
-      tell({ stood: question });
-      return child.line((line) => {
-        const { stood, ms } = json(line) ?? {};
-        return stood === question ? ms : undefined;
-      }, 5000);
+      return (await ask('stood')).ms;
+    },
+    /** Begins to note how long the relay has the frames that go from one client to another. Returns what ends it and gives these times in ms. */
+    follow(from, to) {
+      tell({ follow: [`10.99.${from.number}.`, `10.99.${to.number}.`] });
+      return async () => {
+        const { up, down } = await ask('followed');
+        return transits(up, down);
+      };
     },
     /** Sets the round-trip time of a client's media, and how much more each packet may take. */
     delay(client, rttMs, jitterMs = 0) {

@@ -96,7 +96,7 @@ export async function watch(browser, host, identity) {
     /** What the receiver says of the camera and of the path. */
     stats: () =>
       page.evaluate(async () => {
-        const result = { at: performance.now(), decoded: 0, received: 0, dropped: 0, freezes: 0, frozen: 0, width: 0, bytes: 0, nacks: 0, plis: 0, rtt: 0, buffered: 0 };
+        const result = { at: performance.now(), decoded: 0, received: 0, dropped: 0, freezes: 0, frozen: 0, width: 0, bytes: 0, nacks: 0, plis: 0, buffered: 0 };
         for (const participant of window.curtain.room.remoteParticipants.values()) {
           for (const publication of participant.trackPublications.values()) {
             for (const stat of (await publication.track?.receiver?.getStats())?.values() ?? []) {
@@ -113,8 +113,6 @@ export async function watch(browser, host, identity) {
                   result.plis = stat.pliCount ?? 0;
                   result.buffered = stat.jitterBufferDelay ?? 0;
                 }
-              } else if (stat.type === 'candidate-pair' && stat.nominated && stat.state === 'succeeded') {
-                result.rtt = stat.currentRoundTripTime ?? 0;
               }
             }
           }

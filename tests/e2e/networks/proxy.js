@@ -1,6 +1,9 @@
 // Stands in front of the relay and hands datagrams on after a while: node proxy.js LISTEN RELAY PORT. Lines of JSON on
 // standard input say how long, for each client network: {"net": "10.99.1.", "delay": 50, "jitter": 0}, in ms each way. To
 // {"stood": 7} it answers on standard output how long it stood still at most since the last such question: {"stood": 7, "ms": 3}.
+// From {"follow": ["10.99.1.", "10.99.2."]} on it notes the ends of frames that it hands to the relay for the first client and gets from
+// it for the second; to {"followed": 8} it answers with what it noted since then: {"followed": 8, "up": [...], "down": [...]}, each
+// {at, ssrc, time}, in ms and as in their RTP headers.
 import { createSocket } from 'node:dgram';
 import { createInterface } from 'node:readline';
 
@@ -42,6 +45,16 @@ class Line {
   }
 }
 
+let follow = { from: undefined, to: undefined, up: [], down: [] };
+
+/** Notes the end of a frame: an RTP packet with a marker (RFC 3550 section 5.1), told from RTCP as in RFC 5761 section 4. */
+function note(list, datagram) {
+  const type = datagram.length < 12 ? 0 : datagram[1];
+  if (datagram[0] >> 6 === 2 && type & 0x80 && !(type >= 192 && type <= 223)) {
+    list.push({ at: performance.now(), ssrc: datagram.readUInt32BE(8), time: datagram.readUInt32BE(4) });
+  }
+}
+
 const pass = { delay: 0, jitter: 0 };
 const outside = createSocket('udp4');
 outside.on('message', (datagram, from) => {
@@ -51,8 +64,18 @@ outside.on('message', (datagram, from) => {
     const socket = createSocket('udp4');
     const settings = () => [...delays].find(([net]) => from.address.startsWith(net))?.[1] ?? pass;
     const down = new Line((held) => outside.send(held, from.port, from.address, () => {}));
-    const up = new Line((held) => socket.send(held, port, relay, () => {}));
-    socket.on('message', (answer) => down.push(answer, settings()));
+    const up = new Line((held) => {
+      if (follow.from && from.address.startsWith(follow.from)) {
+        note(follow.up, held);
+      }
+      socket.send(held, port, relay, () => {});
+    });
+    socket.on('message', (answer) => {
+      if (follow.to && from.address.startsWith(follow.to)) {
+        note(follow.down, answer);
+      }
+      down.push(answer, settings());
+    });
     socket.on('error', () => {});
     socket.bind(0, relay, () => {
       socket.setRecvBufferSize(1 << 21);
@@ -78,11 +101,18 @@ setInterval(() => {
   looked = now;
 }, EVERY);
 createInterface({ input: process.stdin }).on('line', (line) => {
-  const { net, delay, jitter, stood: question } = JSON.parse(line);
-  if (question === undefined) {
-    delays.set(net, { delay, jitter });
-  } else {
-    process.stdout.write(`${JSON.stringify({ stood: question, ms: Math.max(0, stood) })}\n`);
+  const { net, delay, jitter, ...order } = JSON.parse(line);
+  if (order.stood !== undefined) {
+    process.stdout.write(`${JSON.stringify({ stood: order.stood, ms: Math.max(0, stood) })}\n`);
     stood = 0;
+  } else if (order.follow) {
+    const [from, to] = order.follow;
+    follow = { from, to, up: [], down: [] };
+  } else if (order.followed !== undefined) {
+    const { up, down } = follow;
+    follow = { up: [], down: [] };
+    process.stdout.write(`${JSON.stringify({ followed: order.followed, up, down })}\n`);
+  } else {
+    delays.set(net, { delay, jitter });
   }
 });
