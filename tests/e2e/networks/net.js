@@ -14,6 +14,8 @@ import { Child, json } from '../lib/process.js';
 
 export const RELAY = '10.99.0.1';
 export const PROXY = '10.99.0.9';
+/** Bytes that a link lets pass at once. */
+const BURST = 6000;
 
 const run = (command, ...args) => execFileSync(command, args, { stdio: ['ignore', 'pipe', 'pipe'] }).toString();
 const tool = (line) => run(...line.split(' '));
@@ -87,13 +89,13 @@ export class Client {
   rate(bps, queueMs = 1000) {
     this.bps = bps;
     const limit = Math.max(20_000, Math.round((bps / 8) * (queueMs / 1000)));
-    tool(`tc qdisc replace dev m${this.number} root tbf rate ${bps}bit burst 6000 limit ${limit}`);
+    tool(`tc qdisc replace dev m${this.number} root tbf rate ${bps}bit burst ${BURST} limit ${limit}`);
   }
 
   /** Sets the rate of what the client sends, with a queue of half a second. */
   uplink(bps) {
     const limit = String(Math.max(20_000, Math.round(bps / 16)));
-    this.inside('tc', 'qdisc', 'replace', 'dev', 'eth0', 'root', 'tbf', 'rate', `${bps}bit`, 'burst', '6000', 'limit', limit);
+    this.inside('tc', 'qdisc', 'replace', 'dev', 'eth0', 'root', 'tbf', 'rate', `${bps}bit`, 'burst', String(BURST), 'limit', limit);
   }
 
   /** Drops this percentage of what arrives. */
@@ -166,9 +168,8 @@ export function relayPort() {
 }
 
 /**
- * Milliseconds between the end of each frame on its way up and on its way down. The relay gives a stream another SSRC and moves all of
- * its timestamps by the same: the pair of streams and the move that most frames have in common are those of what is watched. Where
- * layers of one camera have the same timestamps, it is the last one.
+ * Milliseconds between the end of each frame of a stream on its way to the relay and when it left the viewer's link. The relay gives
+ * a stream another SSRC and moves all of its timestamps by the same: those that most frames have in common are its.
  */
 export function transits(up, down) {
   const LONGEST = 500;
@@ -179,14 +180,13 @@ export function transits(up, down) {
       first += 1;
     }
     for (let i = first; i < up.length && up[i].at <= end.at; i += 1) {
-      const name = `${up[i].ssrc} ${end.ssrc} ${(end.time - up[i].time) >>> 0}`;
+      const name = `${end.ssrc} ${(end.time - up[i].time) >>> 0}`;
       const times = pairs.get(name) ?? [];
       times.push(end.at - up[i].at);
       pairs.set(name, times);
     }
   }
-  const sum = (times) => times.reduce((all, time) => all + time, 0);
-  return [...pairs.values()].sort((a, b) => b.length - a.length || sum(a) - sum(b))[0] ?? [];
+  return [...pairs.values()].sort((a, b) => b.length - a.length)[0] ?? [];
 }
 
 /** Starts the proxy in front of the relay. */
@@ -211,9 +211,12 @@ export async function startProxy(port) {
     async stood() {
       return (await ask('stood')).ms;
     },
-    /** Begins to note how long the relay has the frames that go from one client to another. Returns what ends it and gives these times in ms. */
-    follow(from, to) {
-      tell({ follow: [`10.99.${from.number}.`, `10.99.${to.number}.`] });
+    /**
+     * Begins to note how long the frames of a client's stream take from where they reach the relay to where they leave another
+     * client's link, which must have a rate. Returns what ends it and gives these times in ms.
+     */
+    follow(from, ssrc, to) {
+      tell({ follow: { from: `10.99.${from.number}.`, ssrc, to: `10.99.${to.number}.`, link: { bps: to.bps, burst: BURST } } });
       return async () => {
         const { up, down } = await ask('followed');
         return transits(up, down);

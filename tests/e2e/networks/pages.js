@@ -41,14 +41,14 @@ export async function publish(browser, host) {
         }
         return 0;
       }),
-    /** Frames and bytes sent so far, by layer. */
+    /** SSRC of each layer, and its frames and bytes so far. */
     sent: () =>
       page.evaluate(async () => {
         const layers = {};
         for (const publication of window.curtain.room.localParticipant.videoTrackPublications.values()) {
           for (const stat of (await publication.track.sender.getStats()).values()) {
             if (stat.type === 'outbound-rtp') {
-              layers[stat.rid] = { frames: stat.framesSent ?? 0, bytes: stat.bytesSent ?? 0, keys: stat.keyFramesEncoded ?? 0, limited: stat.qualityLimitationReason };
+              layers[stat.rid] = { ssrc: stat.ssrc, frames: stat.framesSent ?? 0, bytes: stat.bytesSent ?? 0, keys: stat.keyFramesEncoded ?? 0, limited: stat.qualityLimitationReason };
             }
           }
         }

@@ -1,9 +1,10 @@
 // Stands in front of the relay and hands datagrams on after a while: node proxy.js LISTEN RELAY PORT. Lines of JSON on
 // standard input say how long, for each client network: {"net": "10.99.1.", "delay": 50, "jitter": 0}, in ms each way. To
 // {"stood": 7} it answers on standard output how long it stood still at most since the last such question: {"stood": 7, "ms": 3}.
-// From {"follow": ["10.99.1.", "10.99.2."]} on it notes the ends of frames that it hands to the relay for the first client and gets from
-// it for the second; to {"followed": 8} it answers with what it noted since then: {"followed": 8, "up": [...], "down": [...]}, each
-// {at, ssrc, time}, in ms and as in their RTP headers.
+// From {"follow": {"from": "10.99.1.", "ssrc": 1234, "to": "10.99.2.", "link": {"bps": 8000000, "burst": 6000}}} on it notes when it hands
+// the ends of frames of one client's stream to the relay, and when the ends of all that goes to the other leave that one's link; to
+// {"followed": 8} it answers with what it noted since then: {"followed": 8, "up": [...], "down": [...]}, each {at, ssrc, time}, in ms
+// and as in their RTP headers.
 import { createSocket } from 'node:dgram';
 import { createInterface } from 'node:readline';
 
@@ -45,13 +46,32 @@ class Line {
   }
 }
 
-let follow = { from: undefined, to: undefined, up: [], down: [] };
+let follow = { up: [], down: [] };
 
-/** Notes the end of a frame: an RTP packet with a marker (RFC 3550 section 5.1), told from RTCP as in RFC 5761 section 4. */
-function note(list, datagram) {
+/** The end of a frame: an RTP packet with a marker (RFC 3550 section 5.1), told from RTCP as in RFC 5761 section 4. */
+function end(datagram) {
   const type = datagram.length < 12 ? 0 : datagram[1];
   if (datagram[0] >> 6 === 2 && type & 0x80 && !(type >= 192 && type <= 223)) {
-    list.push({ at: performance.now(), ssrc: datagram.readUInt32BE(8), time: datagram.readUInt32BE(4) });
+    return { ssrc: datagram.readUInt32BE(8), time: datagram.readUInt32BE(4) };
+  }
+  return undefined;
+}
+
+/** What the token bucket of a link does with what it is handed, as `tc-tbf` counts it: with the headers of Ethernet, IPv4 and UDP. */
+class Link {
+  constructor({ bps, burst }) {
+    this.bytesPerMs = bps / 8000;
+    this.burst = burst;
+    this.tokens = burst;
+    this.seen = performance.now();
+  }
+
+  /** When a datagram handed to it now leaves it. */
+  leaves(datagram) {
+    const now = performance.now();
+    this.tokens = Math.min(this.burst, this.tokens + (now - this.seen) * this.bytesPerMs) - datagram.length - 42;
+    this.seen = now;
+    return now + Math.max(0, -this.tokens) / this.bytesPerMs;
   }
 }
 
@@ -63,19 +83,26 @@ outside.on('message', (datagram, from) => {
   if (!client) {
     const socket = createSocket('udp4');
     const settings = () => [...delays].find(([net]) => from.address.startsWith(net))?.[1] ?? pass;
-    const down = new Line((held) => outside.send(held, from.port, from.address, () => {}));
+    const down = new Line((held) => {
+      if (follow.to && from.address.startsWith(follow.to)) {
+        const at = follow.link.leaves(held);
+        const ended = end(held);
+        if (ended) {
+          follow.down.push({ at, ...ended });
+        }
+      }
+      outside.send(held, from.port, from.address, () => {});
+    });
     const up = new Line((held) => {
       if (follow.from && from.address.startsWith(follow.from)) {
-        note(follow.up, held);
+        const ended = end(held);
+        if (ended?.ssrc === follow.ssrc) {
+          follow.up.push({ at: performance.now(), ...ended });
+        }
       }
       socket.send(held, port, relay, () => {});
     });
-    socket.on('message', (answer) => {
-      if (follow.to && from.address.startsWith(follow.to)) {
-        note(follow.down, answer);
-      }
-      down.push(answer, settings());
-    });
+    socket.on('message', (answer) => down.push(answer, settings()));
     socket.on('error', () => {});
     socket.bind(0, relay, () => {
       socket.setRecvBufferSize(1 << 21);
@@ -106,8 +133,7 @@ createInterface({ input: process.stdin }).on('line', (line) => {
     process.stdout.write(`${JSON.stringify({ stood: order.stood, ms: Math.max(0, stood) })}\n`);
     stood = 0;
   } else if (order.follow) {
-    const [from, to] = order.follow;
-    follow = { from, to, up: [], down: [] };
+    follow = { ...order.follow, link: new Link(order.follow.link), up: [], down: [] };
   } else if (order.followed !== undefined) {
     const { up, down } = follow;
     follow = { up: [], down: [] };

@@ -314,31 +314,31 @@ const cases = {
     const other = await watch(await browsers(bad), host, 'bad');
     await best(viewer);
     await best(other);
+    // A minute: within half of one, what a camera sends and how it is spread vary by 2 % by themselves.
     const span = async () => {
       const sampler = client.sample();
-      const followed = proxy.follow(clients.camera, client);
+      const followed = proxy.follow(clients.camera, (await camera.sent()).f.ssrc, client);
       const keys = async () => Object.values(await camera.sent()).reduce((sum, layer) => sum + layer.keys, 0);
       const [before, keysBefore] = [await viewer.stats(), await keys()];
-      await sleep(30_000);
+      await sleep(60_000);
       const after = await viewer.stats();
       const seconds = (after.at - before.at) / 1000;
       const decoded = after.decoded - before.decoded;
       const waits = sampler.stop().map((sample) => sample.waits);
-      const relay = await followed();
+      const transits = await followed();
       return {
         bitrate: ((after.bytes - before.bytes) * 8) / seconds,
         frames: decoded / seconds,
-        // The proxy's part both ways, the relay's, and that of the link, which is known every 50 ms.
-        delay: 50 + mean(relay) + mean(waits),
-        relay: mean(relay),
-        followed: relay.length / decoded,
+        // The proxy's part on the way to the relay, and all from there to the end of the viewer's link.
+        delay: 25 + mean(transits),
+        followed: transits.length / decoded,
         waits: percentile(waits, 0.95),
         freezes: after.freezes - before.freezes,
         keys: (await keys()) - keysBefore,
       };
     };
-    // Until the relay knows the good path so well that it sends whole frames there at once.
-    await sleep(30_000);
+    // Until the relay knows the good path so well that it sends whole frames there at once, also the largest.
+    await sleep(60_000);
     const calm = await span();
     bad.rate(300_000, 500);
     bad.loss(10);
@@ -350,13 +350,12 @@ const cases = {
     figure(name, "change of the other's delay", change('delay'), '<= 0.02');
     figure(name, "change of the other's frame rate", change('frames'), '<= 0.02');
     figure(name, "freezes of the other", beside.freezes, '<= 0');
-    figure(name, 'freezes of the other in 30 s, before', calm.freezes);
-    figure(name, 'key frames of all layers in 30 s, before', calm.keys);
-    figure(name, 'key frames of all layers in 30 s, beside', beside.keys);
+    figure(name, 'freezes of the other in 60 s, before', calm.freezes);
+    figure(name, 'key frames of all layers in 60 s, before', calm.keys);
+    figure(name, 'key frames of all layers in 60 s, beside', beside.keys);
     figure(name, 'kbit/s of the other', beside.bitrate / 1000);
-    figure(name, "ms of the other's delay: 50, the relay's mean and the link's", beside.delay);
-    figure(name, 'ms that the relay has a frame for the other, mean, before', calm.relay);
-    figure(name, 'ms that the relay has a frame for the other, mean, beside', beside.relay);
+    figure(name, "ms of the other's delay, mean, before", calm.delay);
+    figure(name, "ms of the other's delay, mean, beside", beside.delay);
     figure(name, 'share of its frames that were followed', Math.min(calm.followed, beside.followed), '>= 0.95');
     figure(name, "ms of queueing of the other, p95, before", calm.waits);
     figure(name, "ms of queueing of the other, p95, beside", beside.waits);
