@@ -35,9 +35,10 @@ const HOLD_FRAMES: Duration = Duration::from_secs(1);
 /// as much of what it was then.
 const RECOVERED_PERCENT: u64 = 150;
 
-/// On a path that was full not long ago a larger picture is given only where its key frame passes in this time: on a narrow one it
-/// takes a second and more, in which all else is late, and is given up half way; and everyone else who watches gets it, too.
-const KEY_FRAME_TIME: Duration = Duration::from_millis(500);
+/// On a path that was full not long ago and loses packets whatever is sent, a larger picture is given only where its key frame
+/// passes in this time: its repairs come in addition, one or two round trips later. Else it is given up half way, for another key frame
+/// of a smaller one, and everyone else who watches gets both.
+const LOSSY_KEY_FRAME_TIME: Duration = Duration::from_millis(300);
 
 /// A layer of a track: everything up to this spatial and temporal layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -101,6 +102,8 @@ pub struct Budget {
     pub drains: bool,
     /// The path was full not long ago, and may be no wider than it was then.
     pub contested: bool,
+    /// The path loses packets whatever is sent.
+    pub lossy: bool,
 }
 
 /// One video track that a subscriber is to get.
@@ -160,7 +163,7 @@ pub struct Allocator {
 impl Allocator {
     /// Sets [`Claim::given`] of each claim, so that what is given fits the budget.
     pub fn share(&mut self, budget: Budget, claims: &mut [Claim], now: Instant) -> Shared {
-        let Budget { bps: budget, starting, drains, contested } = budget;
+        let Budget { bps: budget, starting, drains, contested, lossy } = budget;
         let wanted = claims.iter().filter_map(|claim| claim.steps.as_slice().last()).map(|s| s.bps).sum();
         let before: u64 = claims
             .iter()
@@ -205,8 +208,8 @@ impl Allocator {
             lowest: limit(held_lowest, MARGIN_PERCENT),
             pictures: limit(held_pictures, MARGIN_PERCENT),
             frames: limit(drains || held(HOLD_FRAMES, |then| then.given), MARGIN_FRAMES_PERCENT),
-            key_frame: match contested && !starting {
-                true => budget.saturating_mul(KEY_FRAME_TIME.as_millis() as u64) / 1000,
+            key_frame: match contested && lossy && !starting {
+                true => budget.saturating_mul(LOSSY_KEY_FRAME_TIME.as_millis() as u64) / 1000,
                 false => u64::MAX,
             },
         };

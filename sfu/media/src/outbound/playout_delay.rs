@@ -45,6 +45,11 @@ impl PlayoutDelay {
         self.told
     }
 
+    /// Whether the path loses packets whatever is sent, or did not long ago.
+    pub fn is_needed(&self) -> bool {
+        self.told.is_some_and(|told| !told.is_zero())
+    }
+
     /// The path loses this share of packets, 0 to 1, whatever is sent. True when the receiver is to be told another delay.
     pub fn update(&mut self, loss: f32, rtt: Duration, now: Instant) -> bool {
         if loss < LOSS {
@@ -94,6 +99,7 @@ mod tests {
         let mut delay = PlayoutDelay::default();
         assert!(!delay.update(0.0, ms(100), t) && !delay.update(0.05, ms(100), t + ms(100)));
         assert_eq!(delay.told(), None, "a moment says nothing");
+        assert!(!delay.is_needed());
         assert!(delay.update(0.05, ms(100), t + ms(1100)));
         assert_eq!(delay.told(), Some(ms(300)));
         assert!(!delay.update(0.05, ms(90), t + ms(1200)), "steps are coarse");
@@ -106,8 +112,10 @@ mod tests {
         assert!(delay.update(0.05, ms(100), t + ms(22_000)));
         assert_eq!(delay.told(), Some(ms(300)));
         assert!(!delay.update(0.0, ms(100), t + ms(30_000)));
+        assert!(delay.is_needed());
         assert!(delay.update(0.0, ms(100), t + ms(42_000)));
         assert_eq!(delay.told(), Some(ms(0)), "told that it may decide again");
+        assert!(!delay.is_needed());
         assert!(!delay.update(0.0, ms(100), t + ms(80_000)));
     }
 

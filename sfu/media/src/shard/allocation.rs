@@ -27,8 +27,8 @@ const PLENTY: u64 = 3;
 const EXPECTED_BPS: [u64; 4] = [150_000, 500_000, 1_500_000, 3_000_000];
 /// .. or so many times the layer below.
 const EXPECTED_GROWTH: u64 = 3;
-/// What goes on while a queue drains takes at most this share of what the path carries, in percent.
-const LEAST_PERCENT: u64 = 40;
+/// What goes on while a queue drains takes at most this share of the budget, in percent.
+const LEAST_PERCENT: u64 = 60;
 /// With more than this in a pacer's queue while the path has one, too, a layer that is to go goes before there is another
 /// to show.
 const TOO_LONG: Duration = Duration::from_millis(200);
@@ -53,7 +53,7 @@ impl Shard {
             }
             let full = self.is_leaving(&claims, &claimants);
             for (claim, sub) in claims.iter().zip(&claimants) {
-                self.give(*sub, claim, full, now);
+                self.give(*sub, claim, budget.bps, full, now);
             }
         } else {
             for sub in &claimants {
@@ -150,7 +150,7 @@ impl Shard {
 
     /// Makes a subscription follow what it was given; while the path is still `full` of what others are leaving, not up
     /// yet.
-    fn give(&mut self, key: SubKey, claim: &Claim, full: bool, now: Instant) {
+    fn give(&mut self, key: SubKey, claim: &Claim, budget: u64, full: bool, now: Instant) {
         let Self { subs, peers, events, tracks, stats, .. } = self;
         let Some(sub) = subs.get_mut(key) else { return };
         sub.current = claim.given;
@@ -158,8 +158,7 @@ impl Shard {
         let stream = sub.forwarder.current_stream();
         let rises = claim.given.is_some_and(|given| stream.is_none_or(|stream| stream < given.spatial));
         if halted {
-            let estimate = peers.get(sub.peer).and_then(|peer| peer.sending.estimate());
-            let least = least(claim, stream, estimate.unwrap_or(0));
+            let least = least(claim, stream, budget);
             sub.aim(SubscriptionTarget {
                 enabled: least.is_some(),
                 max_temporal: least.map_or(0, |layer| layer.temporal),
@@ -258,11 +257,11 @@ fn target(wanted: SubscriptionTarget, claim: &Claim) -> SubscriptionTarget {
 
 /// What goes on while video waits for a path's queue to drain: the lowest temporal layer of the smallest picture, where that is what
 /// is shown and takes little. After it no key frame is needed, of which everyone who watches would get one.
-fn least(claim: &Claim, stream: Option<u8>, estimate: u64) -> Option<Layer> {
+fn least(claim: &Claim, stream: Option<u8>, budget: u64) -> Option<Layer> {
     let step = claim.steps.as_slice().first()?;
     let shown =
         stream == Some(step.layer.spatial) && claim.given.is_some_and(|given| stream == Some(given.spatial));
-    (shown && step.bps <= estimate / 100 * LEAST_PERCENT).then_some(step.layer)
+    (shown && step.bps <= budget / 100 * LEAST_PERCENT).then_some(step.layer)
 }
 
 /// What a page that wants this much can be given of a track's layers that are there now.

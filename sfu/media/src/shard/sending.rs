@@ -304,6 +304,7 @@ impl Sending {
             starting: !self.started,
             drains: self.drains(),
             contested: self.is_contested(now),
+            lossy: self.playout.is_needed(),
         })
     }
 
