@@ -12,7 +12,9 @@
 //! ```
 //!
 //! Congestion control works as over UDP: it sees the delay that a queue makes. So the queue is kept short: the kernel
-//! holds 16 KiB unsent, and media that waited longer than 200 ms in front of that is dropped rather than sent late.
+//! holds 16 KiB unsent, and media that waited longer than 200 ms in front of that is dropped rather than sent late. And each
+//! datagram is a segment of its own: of those that share one the times of arrival are of the segments, and five packets of a
+//! probe are too few of these. On a link of 1 Mbit/s probes showed 0.2 to 1.8 Mbit/s with shared ones, 0.81 to 0.91 without.
 
 mod connection;
 mod frame;

@@ -279,7 +279,7 @@ const cases = {
   },
 
   /** A viewer who can use nothing but TCP, on a link of 1 Mbit/s. */
-  async tcp({ browsers, host, clients, proxy }) {
+  async tcp({ browsers, host, clients, proxy, camera }) {
     const name = 'over TCP at 1 Mbit/s';
     const [, client] = clients.viewers;
     client.rate(GOOD);
@@ -292,7 +292,9 @@ const cases = {
     await sleep(15_000);
     const sampler = client.sample();
     const before = await viewer.stats();
+    const quiet = narrate(host, viewer, camera, proxy, sampler);
     await sleep(30_000);
+    quiet();
     const after = await viewer.stats();
     const samples = sampler.stop();
     figure(name, 'width', after.width);
