@@ -475,7 +475,7 @@ impl Estimator {
             self.drain(at);
         }
         let probed = probed.map(|shown| Shown { bps: shown.bps * carried, ..shown });
-        if let Some(Shown { bps, saturated }) = probed
+        if let Some(Shown { bps, saturated, unsure: false }) = probed
             && usage != Usage::Over
             && self.rate.on_probe(bps, saturated, path.limited, at)
         {

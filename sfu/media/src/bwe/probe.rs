@@ -51,6 +51,12 @@ const MAX_REPEATS: u32 = 4;
 /// Pause before a probe is repeated that left slower than it should have, in µs: frames between its packets held it up, and
 /// what it showed is what was sent.
 const UNEVEN_PAUSE: i64 = 300_000;
+/// A probe follows another so soon that a bucket is as empty as that left it, in µs.
+const AT_ONCE: i64 = 200_000;
+/// Share of a bucket that a row of probes takes in one step. Less than all may be left in it, and the last is taken in small ones.
+const OF_BUCKET: f64 = 0.75;
+/// So many in a row that a bucket may have let pass are believed: they may want hardly more than is known.
+const MAX_UNSURE: u32 = 4;
 /// Pause after a probe that filled a contested path, in µs: two of them right after each other measure the same jitter.
 const FULL_PAUSE: i64 = 300_000;
 /// Demand that grew this much is worth a probe at once.
@@ -63,6 +69,28 @@ pub(super) struct Shown {
     pub(super) bps: f64,
     /// It arrived slower than it was sent: with other traffic it filled the link.
     pub(super) saturated: bool,
+    /// A token bucket alone may have let it pass, on a path that was full not long ago.
+    pub(super) unsure: bool,
+}
+
+/// Probes in a row that a token bucket alone may have let pass.
+#[derive(Debug, Clone, Copy, Default)]
+struct Unsure {
+    probes: u32,
+    /// What they took from it: the bytes beyond what is known.
+    taken: f64,
+    /// When the last one was known.
+    at: i64,
+}
+
+impl Unsure {
+    fn with(self, taken: f64) -> Self {
+        Self { probes: self.probes + 1, taken: self.taken + taken, ..self }
+    }
+
+    fn is_enough(&self) -> bool {
+        self.taken >= BUCKET || self.probes > MAX_UNSURE
+    }
 }
 
 /// Packets that left one after the other, and how they arrived.
@@ -121,7 +149,7 @@ impl Train {
         // Packets at its ends may be of different sizes, which makes two rates of one: the times tell whether it was held up.
         let saturated = (sent_for as f64) < SATURATED * arrived_for as f64;
         let bps = if saturated { OF_SATURATED * arrived } else { arrived.min(sent) };
-        (arrived <= 2.0 * sent).then_some(Shown { bps, saturated })
+        (arrived <= 2.0 * sent).then_some(Shown { bps, saturated, unsure: false })
     }
 }
 
@@ -134,6 +162,8 @@ struct Cluster {
     started_at: i64,
     /// Bytes that are to arrive before those that are measured.
     skip: u64,
+    /// This one and those right before it, unless it is sure in any case.
+    unsure: Option<Unsure>,
     /// The highest number of its packets that were sent, and how many.
     newest: u64,
     sent: usize,
@@ -145,12 +175,13 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(probe: Probe, skip: u64, contested: bool, now: i64) -> Self {
+    fn new(probe: Probe, skip: u64, contested: bool, unsure: Option<Unsure>, now: i64) -> Self {
         Self {
             probe,
             contested,
             started_at: now,
             skip,
+            unsure,
             newest: 0,
             sent: 0,
             known: 0,
@@ -180,7 +211,9 @@ impl Cluster {
         let bytes = self.bytes();
         let enough = self.packets as f64 >= MIN_SHARE * self.probe.min_packets as f64
             && bytes as f64 >= MIN_SHARE * self.probe.min_bytes as f64;
-        self.measured.shown().filter(|_| enough)
+        let shown = self.measured.shown().filter(|_| enough)?;
+        let unsure = self.unsure.is_some_and(|unsure| !unsure.is_enough()) && !shown.saturated;
+        Some(Shown { unsure, ..shown })
     }
 }
 
@@ -219,6 +252,7 @@ pub(super) struct Probing {
     active: Option<Cluster>,
     /// Rate of the next one, if the last one succeeded.
     next_bps: Option<f64>,
+    unsure: Option<Unsure>,
     /// When the next one may be, in µs.
     next_at: i64,
     pause: i64,
@@ -256,10 +290,16 @@ impl Probing {
         let bps = self.next_bps.take().unwrap_or(factor * target).max(target).min(self.wanted);
         self.began = true;
         self.last_id = self.last_id.wrapping_add(1).max(1);
+        let before = self.unsure.take().filter(|unsure| now - unsure.at < AT_ONCE);
+        // What was sent of late is more only because of them.
+        let filled = filled && before.is_none();
         let mut size = Size::of(bps, target, filled);
         let queue = (bps - target).max(0.0) / target.max(1.0) * size.seconds(bps);
-        let bps = if contested && queue > MAX_QUEUE {
-            let bps = target + (bps - target) * MAX_QUEUE / queue;
+        // Those before made no queue, and what is left of a bucket makes none.
+        let left = before.map_or(0.0, |before| (OF_BUCKET * BUCKET - before.taken).max(0.0));
+        let most = MAX_QUEUE + 8.0 * left / target.max(1.0);
+        let bps = if contested && queue > most {
+            let bps = target + (bps - target) * most / queue;
             size = Size::of(bps, target, filled);
             bps
         } else {
@@ -272,7 +312,9 @@ impl Probing {
             min_packets: size.packets,
             duration: Duration::from_secs_f64(size.seconds(bps)),
         };
-        self.active = Some(Cluster::new(probe, size.skip as u64, contested, now));
+        let taken = size.bytes * (1.0 - target / bps).max(0.0);
+        let unsure = (contested && !filled).then(|| before.unwrap_or_default().with(taken));
+        self.active = Some(Cluster::new(probe, size.skip as u64, contested, unsure, now));
         Some(probe)
     }
 
@@ -298,7 +340,7 @@ impl Probing {
         let Some(active) = self.active else { return };
         // Numbers are given in order: what is not known by then is in a feedback that was lost.
         let over = active.sent >= active.probe.min_packets && newest > active.newest;
-        let Some(Shown { bps, saturated }) = shown else {
+        let Some(Shown { bps, saturated, unsure }) = shown else {
             // Packets that were lost are another matter: the probe itself may have been too much.
             if over && active.sent > active.known {
                 self.repeat(active.probe, REPEAT << self.repeats, now);
@@ -310,7 +352,10 @@ impl Probing {
         if bps >= success * active.probe.bps as f64 {
             self.repeats = 0;
             self.active = None;
-            self.pause = 0;
+            match active.unsure.filter(|_| unsure) {
+                Some(unsure) => self.unsure = Some(Unsure { at: now, ..unsure }),
+                None => self.pause = 0,
+            }
             self.next_at = if saturated && active.contested { now + FULL_PAUSE } else { now };
             self.next_bps = (bps < self.wanted).then_some(NEXT * bps);
         } else if over && !saturated {
@@ -331,6 +376,7 @@ impl Probing {
     /// The path is congested: no probe now, nor right after.
     pub(super) fn on_congestion(&mut self, now: i64) {
         self.next_bps = None;
+        self.unsure = None;
         self.next_at = self.next_at.max(now + MIN_PAUSE);
     }
 
@@ -338,6 +384,7 @@ impl Probing {
     pub(super) fn on_return(&mut self, now: i64) {
         self.active = None;
         self.next_bps = None;
+        self.unsure = None;
         self.pause = 0;
         self.next_at = now;
     }
@@ -499,7 +546,7 @@ mod tests {
         let mut probing = Probing::default();
         probing.set_wanted(4e6, 0);
         let probe = probing.poll(1e6, false, false, 0).unwrap();
-        let Shown { bps: shown, saturated } = through(&mut probing, probe, 1.2e6, 0).unwrap();
+        let Shown { bps: shown, saturated, .. } = through(&mut probing, probe, 1.2e6, 0).unwrap();
         assert!(saturated);
         assert!((1.1e6..1.2e6).contains(&shown), "{shown}");
         assert_eq!(probing.poll(shown, false, false, 300_000), None);
@@ -523,28 +570,114 @@ mod tests {
         }
     }
 
+    /// A link that lets a token bucket's bytes pass at once.
+    struct Shaper {
+        bps: f64,
+        /// Bytes that wait, or the negative of what may pass.
+        queue: f64,
+        last: i64,
+    }
+
+    impl Shaper {
+        const BUCKET: f64 = 6000.0;
+
+        fn new(bps: f64) -> Self {
+            Self { bps, queue: -Self::BUCKET, last: 0 }
+        }
+
+        /// Sends a probe in small packets; returns what it showed and when the feedback was there.
+        fn pass(&mut self, probing: &mut Probing, probe: Probe, from: i64) -> (Option<Shown>, i64) {
+            let size = 300;
+            let (mut shown, mut arrived) = (None, from);
+            for n in 0..(probe.min_bytes / size + 1) as i64 {
+                let sent_at = from + n * (8e6 * size as f64 / probe.bps as f64) as i64;
+                let drained = (sent_at - self.last) as f64 * self.bps / 8e6;
+                self.queue = f64::max(self.queue - drained, -Self::BUCKET) + size as f64;
+                self.last = sent_at;
+                arrived = sent_at + 20_000 + (self.queue.max(0.0) * 8e6 / self.bps) as i64;
+                let (number, size) = (n as u64, size as u32);
+                let result = PacketResult {
+                    number,
+                    sent_at,
+                    arrived_at: Some(arrived),
+                    size,
+                    probe: Some(probe.id),
+                    was_lost: false,
+                };
+                shown = probing.on_result(&result).or(shown);
+            }
+            probing.on_feedback_end(shown, 1000, arrived + 30_000);
+            (shown, arrived + 30_000)
+        }
+    }
+
     #[test]
     fn a_token_bucket_does_not_show() {
-        let (link, bucket) = (5e5, 6000.0);
         let mut probing = Probing::default();
         probing.set_wanted(4e6, 0);
         for from in [0, 10_000_000] {
             let probe = probing.poll(4.5e5, false, false, from).unwrap();
-            let (mut queue, mut last, mut shown) = (-bucket, from, None);
-            for n in 0..(probe.min_bytes / 1200 + 1) as i64 {
-                let sent_at = from + n * (9600e6 / probe.bps as f64) as i64;
-                queue = f64::max(queue - (sent_at - last) as f64 * link / 8e6, -bucket) + 1200.0;
-                last = sent_at;
-                let arrived_at = Some(sent_at + 20_000 + (queue.max(0.0) * 8e6 / link) as i64);
-                let (probe, was_lost) = (Some(probe.id), false);
-                let result =
-                    PacketResult { number: n as u64, sent_at, arrived_at, size: 1200, probe, was_lost };
-                shown = probing.on_result(&result).or(shown);
-            }
-            probing.on_feedback_end(shown, 1000, from + 500_000);
-            let Shown { bps, saturated } = shown.unwrap();
+            let Shown { bps, saturated, .. } = Shaper::new(5e5).pass(&mut probing, probe, from).0.unwrap();
             assert!(saturated && (4.5e5..5.5e5).contains(&bps), "{bps}");
         }
+    }
+
+    #[test]
+    fn what_may_be_a_token_bucket_on_a_slow_path_that_was_full_is_tried_further_at_once() {
+        for link in [1e5, 1e6] {
+            let mut probing = Probing { began: true, ..Probing::default() };
+            probing.set_wanted(4e6, 0);
+            let mut shaper = Shaper::new(link);
+            let (mut now, mut unsure) = (0, 0);
+            let shown = loop {
+                let probe = probing.poll(9.5e4, false, true, now).expect("one after the other");
+                let (shown, known) = shaper.pass(&mut probing, probe, now);
+                now = known;
+                let shown = shown.unwrap();
+                if !shown.unsure {
+                    break shown;
+                }
+                unsure += 1;
+            };
+            assert!((1..=2).contains(&unsure), "{unsure}");
+            if link < 2e5 {
+                assert!(shown.saturated && shown.bps < 1.3 * link, "{shown:?}");
+                let waited = shaper.queue.max(0.0) * 8.0 / link;
+                assert!(waited < 0.15, "{waited} s");
+                assert_eq!(probing.poll(9.5e4, false, true, now + MIN_PAUSE - 1), None);
+                // The next ones come at longer intervals, though each of them begins well.
+                let (mut pauses, mut tried) = (vec![], now);
+                for _ in 0..3 {
+                    let due = probing.due_at(9.5e4, 50_000, true).unwrap();
+                    pauses.push(due - tried);
+                    tried = due;
+                    while let Some(probe) = probing.poll(9.5e4, false, true, tried) {
+                        tried = shaper.pass(&mut probing, probe, tried).1;
+                    }
+                }
+                assert_eq!(pauses, [MIN_PAUSE, 2 * MIN_PAUSE, 4 * MIN_PAUSE]);
+            } else {
+                assert!(!shown.saturated && shown.bps > 1.25 * 9.5e4, "{shown:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_of_which_hardly_more_is_wanted_is_believed_in_the_end() {
+        let mut probing = Probing { began: true, ..Probing::default() };
+        probing.set_wanted(9.6e4, 0);
+        let mut shaper = Shaper::new(1e6);
+        let mut now = 0;
+        let mut probes = 0;
+        while let Some(probe) = probing.poll(9.5e4, false, true, now) {
+            probes += 1;
+            let (shown, known) = shaper.pass(&mut probing, probe, now);
+            now = known;
+            if shown.is_some_and(|shown| !shown.unsure) {
+                break;
+            }
+        }
+        assert_eq!(probes, MAX_UNSURE + 1);
     }
 
     #[test]
@@ -555,7 +688,7 @@ mod tests {
         assert!(idle.poll(4.5e5, false, false, 0).unwrap().min_packets > 10);
         let probe = probing.poll(4.5e5, true, false, 0).unwrap();
         assert_eq!(probe.min_packets, 5);
-        let Shown { bps, saturated } = through(&mut probing, probe, 5e5, 0).unwrap();
+        let Shown { bps, saturated, .. } = through(&mut probing, probe, 5e5, 0).unwrap();
         assert!(saturated && (4.5e5..5.1e5).contains(&bps), "{bps}");
     }
 }
