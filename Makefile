@@ -38,6 +38,10 @@ client: setup-build client/node_modules/.package-lock.json ## build the visit pa
 build: setup-build client ## build everything in release
 	$(CARGO) build --release --locked --bins
 
+.PHONY: pgo
+pgo: client ## build sfu and signaling by a profile of calls, into target/pgo/release; three times the time
+	@deploy/pgo.sh release
+
 .PHONY: run
 run: build ## run signaling and sfu on loopback with development defaults, and print links to join
 	@exec target/release/curtain-dev $(ARGS)
@@ -120,6 +124,12 @@ bench-check: ## fail when forwarding takes more instructions than benches/instru
 bench-baseline: ## count anew into benches/instructions.json
 	@deploy/setup.sh bench >&2
 	@$(CARGO) run --quiet --release --locked -p benches --bin bench-check -- benches/instructions.json --write
+
+.PHONY: bench-pgo
+bench-pgo: setup-build ## what forwarding costs in a build by a profile, as `make pgo` makes
+	@deploy/pgo.sh bench >&2
+	@{ ulimit -n 8192 2>/dev/null || ulimit -n "$$(ulimit -Hn)"; } && \
+	target/pgo/bench/shard_fanout $(ARGS) && target/pgo/bench/scaling $(ARGS)
 
 .PHONY: bench-live bench-live-json
 bench-live: ## what a whole relay process takes with live clients on loopback: CPU a packet and a join, delay, memory
