@@ -47,7 +47,7 @@ fn seal(c: &mut Criterion) {
                     out[..HEADER].copy_from_slice(&clear[..HEADER]);
                     out[2..4].copy_from_slice(&(index as u16).to_be_bytes());
                     let body = black_box(&clear[HEADER..]);
-                    seal.seal_rtp(&mut out, HEADER, Ssrc(SSRC), ExtSeq(index), &[], body).unwrap()
+                    seal.seal_rtp(&mut out, HEADER, Ssrc(SSRC), ExtSeq(index), [&[], body, &[]]).unwrap()
                 });
             });
         }
@@ -93,7 +93,7 @@ fn open(c: &mut Criterion) {
                 let mut out = clear.clone();
                 out.resize(clear.len() + 16, 0);
                 let body = &clear[HEADER..];
-                seal.seal_rtp(&mut out, HEADER, Ssrc(SSRC), ExtSeq(index), &[], body).unwrap();
+                seal.seal_rtp(&mut out, HEADER, Ssrc(SSRC), ExtSeq(index), [&[], body, &[]]).unwrap();
                 out
             };
             let mut open = SrtpOpen::new(profile, key, salt).unwrap();

@@ -9,6 +9,7 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::Packet;
+use super::even::{self, even};
 use super::header_template::HeaderTemplate;
 use super::history::{History, MAX_AGE, Sent};
 use super::layer_selector::{Decision, LayerSelector, Look};
@@ -24,6 +25,7 @@ use crate::rtcp::ReportBlock;
 use crate::rtcp::write::SenderInfo;
 use crate::rtp::{
     ExtensionValues, MAX_HEADER, MAX_REWRITTEN, RtpHeaderOut, red, rewrite_dd, rewrite_descriptor, rtx,
+    set_padding,
 };
 use crate::srtp::{MAX_OVERHEAD, SrtpSeal};
 use crate::tx::TxQueue;
@@ -488,6 +490,8 @@ impl Forwarder {
         let described = ids.frame.filter(|_| described);
         let template = self.template.as_ref().filter(|_| described.is_none());
         let same = same_numbers(first, ids);
+        // TCP takes each by itself anyway.
+        let even = even(run).filter(|_| dst.tcp.is_none());
         let mut octets = 0;
         for (index, (at, (meta, payload))) in (index.0..).map(ExtSeq).zip(run.iter().enumerate()) {
             if at > 0 {
@@ -509,7 +513,8 @@ impl Forwarder {
                 prefix.extend(descriptor);
                 body = payload.get(replaced..).unwrap_or_default();
             }
-            let room = MAX_HEADER + rtx::OSN_LEN + DESCRIPTOR_GROWTH + payload.len() + MAX_OVERHEAD;
+            let room =
+                MAX_HEADER + rtx::OSN_LEN + DESCRIPTOR_GROWTH + payload.len() + even::MOST + MAX_OVERHEAD;
             let mut slot = tx.reserve(room);
             let bytes = slot.bytes();
             let number = twcc.peek();
@@ -517,7 +522,15 @@ impl Forwarder {
                 Some(template) if template.fits(meta) => template.write(bytes, &header, meta, number, time),
                 _ => self.write_header(bytes, &header, meta, described.map(|n| (n, active)), number, time),
             };
-            let len = seal.seal_rtp(bytes, header_len, header.ssrc, index, &prefix, body)?;
+            let padding = match even {
+                Some(len) if at + 1 < run.len() => even::padding(payload, len),
+                _ => &[],
+            };
+            if !padding.is_empty() {
+                set_padding(bytes);
+            }
+            let text = [&prefix[..], body, padding];
+            let len = seal.seal_rtp(bytes, header_len, header.ssrc, index, text)?;
             slot.commit(dst, len);
             if numbered {
                 twcc.advance();

@@ -26,6 +26,7 @@
 //! Errors are drops of one packet, to be counted. [`DropReason::LayerNotSelected`](crate::drop_reason::DropReason) is
 //! the normal fate of the layers that a subscriber does not get.
 
+mod even;
 mod forwarder;
 mod header_template;
 mod history;

@@ -148,6 +148,13 @@ impl Subscriber {
         Self::new(MediaKind::Video, vec![params(96, Codec::Vp8, 0)], seed)
     }
 
+    /// In place of AES-GCM.
+    pub(super) fn speak_cm(&mut self) {
+        let (profile, key, salt) = (Profile::AesCm128HmacSha1_80, [7; 16], [8; 14]);
+        self.seal = SrtpSeal::new(profile, &key, &salt).unwrap();
+        self.open = SrtpOpen::new(profile, &key, &salt).unwrap();
+    }
+
     pub(super) fn target(&mut self, max_spatial: u8, max_temporal: u8) {
         self.forwarder.set_target(SubscriptionTarget { max_spatial, max_temporal, ..Default::default() });
     }

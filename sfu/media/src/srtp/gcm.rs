@@ -68,25 +68,24 @@ impl Gcm {
         Ok(len)
     }
 
-    /// Encrypts `prefix ++ body` to the start of `out` and the tag behind it; `out` has exactly that length.
+    /// Encrypts the parts of a text to the start of `out` and the tag behind it; `out` has exactly that length.
     pub(super) fn seal_rtp(
         &self,
         ssrc: Ssrc,
         index: ExtSeq,
         header: &[u8],
-        prefix: &[u8],
-        body: &[u8],
+        parts: [&[u8]; 3],
         out: &mut [u8],
     ) -> Result<(), DropReason> {
         let nonce = self.rtp_nonce(ssrc, index);
         let aad = Aad::from(header);
-        let (text, tag) = out.split_at_mut(prefix.len() + body.len());
+        let [prefix, body, padding] = parts;
         let sealed = if prefix.is_empty() {
-            self.rtp.seal_out_of_place_scatter(nonce, aad, body, text, &[], tag)
+            let (text, rest) = out.split_at_mut(body.len());
+            self.rtp.seal_out_of_place_scatter(nonce, aad, body, text, padding, rest)
         } else {
-            let (head, rest) = text.split_at_mut(prefix.len());
-            head.copy_from_slice(prefix);
-            rest.copy_from_slice(body);
+            let (text, tag) = out.split_at_mut(prefix.len() + body.len() + padding.len());
+            super::join(parts, text);
             self.rtp.seal_in_place_scatter(nonce, aad, text, &[], tag)
         };
         // It fails for a text beyond 64 GiB or a tag of another length only.

@@ -126,5 +126,14 @@ impl Cipher {
     }
 }
 
+/// Copies the parts of a text behind each other to `out`, which has their length.
+fn join(parts: [&[u8]; 3], mut out: &mut [u8]) {
+    for part in parts {
+        let (head, rest) = std::mem::take(&mut out).split_at_mut(part.len());
+        head.copy_from_slice(part);
+        out = rest;
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -39,8 +39,8 @@ impl SrtpSeal {
         }
     }
 
-    /// Completes an SRTP packet: the header stands in `slot[..header_len]` already, its payload becomes
-    /// `prefix ++ body`. Returns the datagram's length.
+    /// Completes an SRTP packet: the header stands in `slot[..header_len]` already, its payload becomes the three parts of
+    /// `text`, one behind the other: what is put before a payload, the payload, and padding. Returns the datagram's length.
     ///
     /// `ssrc` and the low 16 bits of `index` are those of the header. **A pair of SSRC and index must never be sealed
     /// twice with different contents**: in GCM that gives away the keys. The rollover counter of the first packet of an
@@ -55,14 +55,13 @@ impl SrtpSeal {
         header_len: usize,
         ssrc: Ssrc,
         index: ExtSeq,
-        prefix: &[u8],
-        body: &[u8],
+        text: [&[u8]; 3],
     ) -> Result<usize, DropReason> {
         let tag_len = match self.cipher {
             Cipher::Gcm(_) => gcm::TAG_LEN,
             Cipher::Cm(_) => cm::TAG_LEN,
         };
-        let text_end = header_len + prefix.len() + body.len();
+        let text_end = header_len + text.iter().map(|part| part.len()).sum::<usize>();
         let end = text_end + tag_len;
         if index.0 > MAX_INDEX || slot.len() < end {
             return Err(DropReason::TooLarge);
@@ -73,12 +72,10 @@ impl SrtpSeal {
         match &self.cipher {
             Cipher::Gcm(gcm) => {
                 let (header, out) = packet.split_at_mut(header_len);
-                gcm.seal_rtp(ssrc, index, header, prefix, body, out)?;
+                gcm.seal_rtp(ssrc, index, header, text, out)?;
             }
             Cipher::Cm(cm) => {
-                let body_at = header_len + prefix.len();
-                packet[header_len..body_at].copy_from_slice(prefix);
-                packet[body_at..text_end].copy_from_slice(body);
+                super::join(text, &mut packet[header_len..text_end]);
                 cm.seal_rtp(ssrc, index, header_len, packet)?;
             }
         }

@@ -69,7 +69,9 @@ fn seal(seal: &mut SrtpSeal, header: &[u8], index: ExtSeq, prefix: &[u8], body: 
     let parsed = RtpHeader::parse(header).unwrap();
     let mut slot = vec![0xee; header.len() + prefix.len() + body.len() + MAX_OVERHEAD];
     slot[..header.len()].copy_from_slice(header);
-    let len = seal.seal_rtp(&mut slot, header.len(), parsed.ssrc, index, prefix, body).unwrap();
+    // Which part a byte belongs to makes no difference.
+    let (body, behind) = body.split_at(body.len() - body.len() % 7);
+    let len = seal.seal_rtp(&mut slot, header.len(), parsed.ssrc, index, [prefix, body, behind]).unwrap();
     slot.truncate(len);
     slot
 }
@@ -362,9 +364,9 @@ fn the_last_index_ends_the_key() {
     let mut slot = [0; 64];
     let index = ExtSeq(MAX_INDEX);
     slot[..12].copy_from_slice(&header(0, index.seq(), SSRC));
-    assert_eq!(sealing.seal_rtp(&mut slot, 12, SSRC, index, &[], b"x"), Ok(12 + 1 + 16));
+    assert_eq!(sealing.seal_rtp(&mut slot, 12, SSRC, index, [b"", b"x", b""]), Ok(12 + 1 + 16));
     let index = ExtSeq(MAX_INDEX + 1);
-    assert_eq!(sealing.seal_rtp(&mut slot, 12, SSRC, index, &[], b"x"), Err(DropReason::TooLarge));
+    assert_eq!(sealing.seal_rtp(&mut slot, 12, SSRC, index, [b"", b"x", b""]), Err(DropReason::TooLarge));
     sealing.set_next_rtcp(MAX_RTCP_INDEX);
     assert!(sealing.seal_rtcp(&report(1, 0), &mut slot).is_ok());
     assert_eq!(sealing.seal_rtcp(&report(1, 0), &mut slot), Err(DropReason::TooLarge));
@@ -378,7 +380,7 @@ fn slots_without_room_are_refused() {
         for len in 12..whole {
             let mut slot = vec![0; len];
             slot[..12].copy_from_slice(&header(0, SeqNo(5), SSRC));
-            let got = sealing.seal_rtp(&mut slot, 12, SSRC, ExtSeq(5), b"ab", b"cd");
+            let got = sealing.seal_rtp(&mut slot, 12, SSRC, ExtSeq(5), [b"ab", b"cd", b""]);
             assert_eq!(got, Err(DropReason::TooLarge), "{len}");
         }
         let mut out = [0; 64];
@@ -451,7 +453,9 @@ fn nothing_is_allocated_per_packet() {
                 let RtpHeader { marker, pt, seq, timestamp, ssrc, .. } = header;
                 let out = RtpHeaderOut { marker, pt, seq, timestamp, ssrc };
                 let len = out.write(&mut slot, &values, &map);
-                sealing.seal_rtp(&mut slot, len, ssrc, opened.index, &prefix, &payload[replaced..]).unwrap();
+                sealing
+                    .seal_rtp(&mut slot, len, ssrc, opened.index, [&prefix, &payload[replaced..], &[]])
+                    .unwrap();
             }
         });
         // The HMAC contexts of AES-CM live on the heap.

@@ -68,7 +68,7 @@ impl Forwarder {
         let bytes = slot.bytes();
         let header_len = header.write(bytes, &extensions, map);
         set_padding(bytes);
-        let len = seal.seal_rtp(bytes, header_len, ssrc, index, &[], &padding)?;
+        let len = seal.seal_rtp(bytes, header_len, ssrc, index, [&[], &[], &padding])?;
         slot.commit(dst, len);
         if numbered {
             twcc.advance();

@@ -479,7 +479,7 @@ impl Pair {
 
         let (open, seal) = self.client.srtp.as_mut().unwrap();
         let mut up = packet.clone();
-        let len = seal.seal_rtp(&mut up, 12, ssrc, index, b"", b"to the relay").unwrap();
+        let len = seal.seal_rtp(&mut up, 12, ssrc, index, [b"", b"to the relay", b""]).unwrap();
         let header = RtpHeader::parse(&up[..len]).unwrap();
         let opened = self.relay.open_rtp(&mut up[..len], &header).unwrap();
         assert_eq!(opened.index, index);
@@ -488,7 +488,7 @@ impl Pair {
         let (relay_seal, to) = self.relay.seal_and_addr().unwrap();
         assert_eq!(to, self.from);
         let mut down = packet;
-        let len = relay_seal.seal_rtp(&mut down, 12, ssrc, index, b"to the ", b"client").unwrap();
+        let len = relay_seal.seal_rtp(&mut down, 12, ssrc, index, [b"to the ", b"client", b""]).unwrap();
         let header = RtpHeader::parse(&down[..len]).unwrap();
         let opened = open.open_rtp(&mut down[..len], &header).unwrap();
         assert_eq!(&down[opened.payload], b"to the client");
