@@ -175,7 +175,7 @@ impl Server {
             url,
             entry: Entry::Key(ApiKey { name, secret }),
             threads: self.threads,
-            relay: RelaySource { metrics: self.relay_metrics.clone(), pid: self.relay_pid },
+            relay: RelaySource { metrics: self.relay_metrics.clone(), pid: self.relay_pid, at_ends: false },
         })
     }
 }

@@ -222,7 +222,10 @@ pub async fn run(
                 let mut board = board.lock().unwrap_or_else(PoisonError::into_inner);
                 board.tester.dropped = board.tester.dropped.max(dropped.saturating_sub(before));
             }
-            if let Some(sample) = relay.sample(now).await.ok().flatten() {
+            let last = now + Duration::from_secs(1) >= window.end;
+            if relay.is_due(samples.is_empty(), last)
+                && let Some(sample) = relay.sample(now).await.ok().flatten()
+            {
                 samples.push(sample);
             }
         }

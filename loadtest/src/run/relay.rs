@@ -14,6 +14,9 @@ pub struct RelaySource {
     pub metrics: Option<String>,
     /// Its process id on this machine.
     pub pid: Option<u32>,
+    /// Read them where the window begins and ends only, not each second: a relay that does little is busy with that for as long as
+    /// with a hundred packets.
+    pub at_ends: bool,
 }
 
 /// The relay's counters at one moment; what is not known is `None`.
@@ -51,9 +54,14 @@ impl RelayWatch {
         Self { source, http: reqwest::Client::new(), first: None }
     }
 
+    /// Whether a sample is wanted at a look within the window, which is the first one, the last one or one in between.
+    pub(super) fn is_due(&self, first: bool, last: bool) -> bool {
+        !self.source.at_ends || first || last
+    }
+
     /// Reads the figures; `None` where no source was named.
     pub(super) async fn sample(&mut self, now: Instant) -> anyhow::Result<Option<RelaySample>> {
-        if self.source == RelaySource::default() {
+        if self.source.metrics.is_none() && self.source.pid.is_none() {
             return Ok(None);
         }
         let first = *self.first.get_or_insert(now);
@@ -187,6 +195,15 @@ mod tests {
         assert_eq!((used.packets_in, used.packets_out), (Some(0.0), Some(50.0)));
         assert_eq!((used.shard_cpu, used.bits_out, used.cpu_cores), (Some(0.5), Some(4000.0), None));
         assert_eq!(relay_use(&[first]), None);
+    }
+
+    #[test]
+    fn a_relay_that_is_not_to_be_disturbed_is_read_at_the_ends() {
+        let due = |at_ends| {
+            let watch = RelayWatch::new(RelaySource { at_ends, ..RelaySource::default() });
+            [(true, false), (false, false), (false, true)].map(|(first, last)| watch.is_due(first, last))
+        };
+        assert_eq!((due(false), due(true)), ([true, true, true], [true, false, true]));
     }
 
     #[test]

@@ -138,7 +138,7 @@ impl Host {
             entry: Entry::Key(ApiKey { name: KEY.into(), secret: SECRET.into() }),
             local: Ipv4Addr::LOCALHOST.into(),
             threads: 1,
-            relay: RelaySource { metrics: Some(self.metrics.clone()), pid: None },
+            relay: RelaySource { metrics: Some(self.metrics.clone()), pid: None, at_ends: false },
         }
     }
 }
