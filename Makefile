@@ -141,8 +141,9 @@ bench-live-json: ## the same, one JSON object a line
 	@$(MAKE) --no-print-directory bench-live ARGS="--json $(ARGS)"
 
 .PHONY: bench-live-floor
-bench-live-floor: ## what a bare forwarder takes for the same shapes
+bench-live-floor: ## what a bare forwarder takes for the same shapes, and the relay at the same time
 	@$(MAKE) --no-print-directory setup-build >&2
+	@$(CARGO) build --release --locked -p curtain-dev -p loadtest >&2
 	@$(CARGO) build --release --locked -p benches --bin bench-live-floor >&2
 	@target/release/bench-live-floor $(ARGS)
 

@@ -3,11 +3,13 @@
 //! It waits for datagrams, takes all that are there, opens each once, and sends every receiver its copies, segmented, many
 //! messages in a call. No connection set-up, no history, no estimate, no timers; receivers' feedback is received and thrown
 //! away. The clients are those of `loadtest bench` as far as sockets and threads show: another process with a tokio runtime
-//! on each core, a packet a `sendto`, the same packets a second.
+//! on each core, a packet a `sendto`, sockets that take runs as they are sent, the same packets a second.
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, SocketAddrV4, UdpSocket};
 use std::process::{Command, Stdio};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -210,8 +212,9 @@ pub fn clients(arguments: &[String]) -> Result<()> {
             std::thread::spawn(move || -> Result<()> {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
                 let all = tokio::task::LocalSet::new();
+                let buffer = Rc::new(RefCell::new(vec![0; sfu_udp::LONGEST_RUN]));
                 for (member, socket) in members {
-                    all.spawn_local(run_member(shape, member, socket, relay, feedback));
+                    all.spawn_local(run_member(shape, member, socket, relay, feedback, Rc::clone(&buffer)));
                 }
                 runtime.block_on(all.run_until(async { tokio::time::sleep_until(until.into()).await }));
                 Ok(())
@@ -230,7 +233,9 @@ async fn run_member(
     socket: UdpSocket,
     relay: SocketAddr,
     feedback: SocketAddr,
+    buffer: Rc<RefCell<Vec<u8>>>,
 ) -> Result<()> {
+    sfu_udp::join_arrivals(&socket);
     let socket = tokio::net::UdpSocket::from_std(socket)?;
     let within = member % shape.members();
     let publishes = within < shape.publishers;
@@ -252,12 +257,11 @@ async fn run_member(
     let (mut sound, mut picture, mut report) = (begin, begin + Duration::from_millis(3), begin);
     let (mut sounds, mut frames, mut pictures) = (0u64, 0u64, 0u64);
     let raw = socket2::SockRef::from(&socket);
-    let mut buffer = [0; 2048];
     loop {
         let next = if publishes { sound.min(picture).min(report) } else { report };
         tokio::select! {
             _ = socket.readable() => {
-                while socket.try_recv(&mut buffer).is_ok() {}
+                while socket.try_recv(&mut buffer.borrow_mut()).is_ok() {}
             }
             () = tokio::time::sleep_until(next.into()) => {}
         }
