@@ -211,13 +211,22 @@ impl LayerSelector {
         if let Some(Some(seen)) = self.streams.get_mut(usize::from(last.stream)) {
             seen.note(last);
         }
+        if let (Some(current), Some(frame)) = (self.current, &last.frame)
+            && current.dd
+            && current.stream == last.stream
+        {
+            self.dd.extend(last, frame);
+        }
     }
 
     /// The marker of a further packet of a run that is forwarded.
     pub(super) fn marker(&self, meta: &PacketMeta) -> bool {
         match self.kind {
             MediaKind::Audio => meta.marker,
-            MediaKind::Video => self.plain.marker(meta),
+            MediaKind::Video => match (self.current, &meta.frame) {
+                (Some(current), Some(frame)) if current.dd => self.dd.marker(meta, frame),
+                _ => self.plain.marker(meta),
+            },
         }
     }
 

@@ -56,7 +56,7 @@ pub const MAX_STREAMS: usize = 4;
 pub type Packet<'a> = (&'a PacketMeta, &'a [u8]);
 
 /// Takes released packets apart into runs, to be decided on and numbered as one: consecutive packets of one frame that differ
-/// in their markers and payloads only. What carries a Dependency Descriptor is a run by itself.
+/// in their markers and payloads only, or in what their Dependency Descriptors say of where in the frame they are.
 pub fn runs<'r, 'a>(packets: &'r [Packet<'a>]) -> impl Iterator<Item = &'r [Packet<'a>]> {
     packets.chunk_by(|(before, _), (next, _)| continues(before, next))
 }
@@ -66,12 +66,15 @@ fn continues(before: &PacketMeta, next: &PacketMeta) -> bool {
         let PacketMeta { timestamp, stream, spatial, codec, variant, clock_rate, opaque, info, .. } = meta;
         let level = meta.audio_level.is_some();
         let layers = (*stream, *spatial, info.spatial, info.temporal);
-        (*timestamp, layers, *codec, *variant, *clock_rate, *opaque, level, info.picture_id, info.tl0_pic_idx)
+        let frame = meta.frame.as_ref().map(|frame| (frame.generation, frame.frame_number));
+        let numbers = (info.picture_id, info.tl0_pic_idx, frame);
+        (*timestamp, layers, *codec, *variant, *clock_rate, *opaque, level, numbers)
     };
-    let plain = |meta: &PacketMeta| meta.frame.is_none() && meta.dd.is_empty();
+    // A descriptor that cannot be read says nothing of the frame.
+    let known = |meta: &PacketMeta| meta.frame.is_some() || meta.dd.is_empty();
     next.index.0 == before.index.0 + 1
         && !next.info.frame_start
         && of(before) == of(next)
-        && plain(before)
-        && plain(next)
+        && known(before)
+        && known(next)
 }

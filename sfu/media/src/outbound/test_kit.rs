@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use arrayvec::ArrayVec;
 
-use super::{Forwarder, TwccSeqCounter};
+use super::{Forwarder, Packet, TwccSeqCounter, runs};
 use crate::command::{
     Codec, CodecParams, Extension, ExtensionMap, MediaKind, SendSection, SubscriptionTarget,
 };
@@ -166,6 +166,28 @@ impl Subscriber {
         Ok(self.receive())
     }
 
+    /// Forwards what was released at a time, in runs or packet by packet; what is sent, and why what is not.
+    pub(super) fn forward_all(
+        &mut self,
+        packets: &[Packet<'_>],
+        whole: bool,
+        now: Instant,
+    ) -> (Vec<Vec<u8>>, Vec<(ExtSeq, DropReason)>) {
+        let to = SocketAddr::from(([127, 0, 0, 1], 9)).into();
+        let mut refused = Vec::new();
+        for run in runs(packets) {
+            for part in run.chunks(if whole { self.forwarder.step(run) } else { 1 }) {
+                let Self { forwarder, seal, twcc, tx, .. } = self;
+                if let Err(reason) = forwarder.forward(part, seal, to, twcc, tx, now) {
+                    refused.extend(part.iter().map(|(meta, _)| (meta.index, reason)));
+                }
+            }
+        }
+        let sent = self.tx.datagrams().map(|(_, bytes)| bytes.to_vec()).collect();
+        self.tx.clear();
+        (sent, refused)
+    }
+
     pub(super) fn retransmit(
         &mut self,
         lost: SeqNo,
@@ -183,7 +205,12 @@ impl Subscriber {
     fn receive(&mut self) -> Got {
         let datagrams: Vec<Vec<u8>> = self.tx.datagrams().map(|(_, d)| d.to_vec()).collect();
         self.tx.clear();
-        let [mut packet] = <[Vec<u8>; 1]>::try_from(datagrams).unwrap();
+        let [packet] = <[Vec<u8>; 1]>::try_from(datagrams).unwrap();
+        self.open(packet)
+    }
+
+    /// Opens a packet, see [`Self::receive`].
+    pub(super) fn open(&mut self, mut packet: Vec<u8>) -> Got {
         let header = RtpHeader::parse(&packet).unwrap();
         let opened = self.open.open_rtp(&mut packet, &header).unwrap();
         let ext = ExtensionValues::read(&header, &packet, &self.map);

@@ -37,6 +37,8 @@ struct Sent {
 struct Call {
     senders: Vec<Sender>,
     sub: Subscriber,
+    /// Gets packet by packet what the other one gets in runs, which are only a shorter way to the same bytes.
+    twin: Subscriber,
     receiver: Receiver,
     target: SubscriptionTarget,
     picture: u64,
@@ -57,11 +59,15 @@ impl Call {
             timestamp: 0xffff_0000u32.wrapping_add(u32::from(stream) << 30),
             key_at: None,
         });
-        let mut sub = Subscriber::new(MediaKind::Video, vec![params(96, Codec::Av1, 0)], seed);
-        sub.target(9, 9);
+        let subscriber = || {
+            let mut sub = Subscriber::new(MediaKind::Video, vec![params(96, Codec::Av1, 0)], seed);
+            sub.target(9, 9);
+            sub
+        };
         Self {
             senders: senders.collect(),
-            sub,
+            sub: subscriber(),
+            twin: subscriber(),
             receiver: Receiver::default(),
             target: SubscriptionTarget::default(),
             picture: 0,
@@ -74,6 +80,7 @@ impl Call {
     fn set_target(&mut self, enabled: bool, max_spatial: u8, max_temporal: u8) {
         self.target = SubscriptionTarget { enabled, max_spatial, max_temporal, priority: 0 };
         self.sub.forwarder.set_target(self.target);
+        self.twin.forwarder.set_target(self.target);
     }
 
     /// Sends a picture of every stream but for the frames in `lost`, by stream and layer; returns what came out of it.
@@ -87,21 +94,22 @@ impl Call {
                 sender.key_at = None;
             }
             for frame in sender.encoder.picture(key) {
-                for first in [true, false] {
+                let mut packets = vec![];
+                for (first, last) in [(true, false), (false, false), (false, true)] {
                     let index = ExtSeq(sender.index);
                     sender.index += 1;
                     if lost >> (stream * 3 + frame.spatial) & 1 == 1 {
                         self.lost.insert((stream, frame.number));
                         continue;
                     }
-                    let dd = sender.writer.write(&frame, first, !first, None);
+                    let dd = sender.writer.write(&frame, first, last, None);
                     let info = sender.reader.read(&dd, index).ok();
                     if info.is_none() {
                         // The first key frame was lost.
                         sender.key_at.get_or_insert(self.picture + ROUND_TRIP);
                     }
                     let payload = [0x10, stream, frame.spatial, u8::from(first)];
-                    let marker = frame.last && !first;
+                    let marker = frame.last && last;
                     let mut meta = video(stream, index.0, sender.timestamp, at_ms);
                     (meta.codec, meta.marker) = (Codec::Av1, marker);
                     meta.info = inspect(Codec::Av1, &payload, marker, info.as_ref()).unwrap();
@@ -109,17 +117,27 @@ impl Call {
                     meta.dd.extend(dd.iter().copied().filter(|_| info.is_some()));
                     meta.frame = info;
                     self.store[usize::from(stream)].insert(&meta, &payload).unwrap();
-                    match self.sub.forward(&meta, &payload) {
-                        Ok(got) => out.push(Sent { got, stream, frame: frame.clone() }),
-                        Err(reason) => assert!(
-                            matches!(reason, DropReason::LayerNotSelected | DropReason::WaitingForKeyFrame),
-                            "{reason:?}"
-                        ),
-                    }
+                    packets.push((meta, payload));
+                }
+                let packets: Vec<Packet<'_>> =
+                    packets.iter().map(|(meta, payload)| (meta, &payload[..])).collect();
+                let now = start() + Duration::from_millis(at_ms);
+                let (datagrams, refused) = self.sub.forward_all(&packets, true, now);
+                assert_eq!((datagrams.clone(), refused.clone()), self.twin.forward_all(&packets, false, now));
+                for (_, reason) in refused {
+                    assert!(
+                        matches!(reason, DropReason::LayerNotSelected | DropReason::WaitingForKeyFrame),
+                        "{reason:?}"
+                    );
+                }
+                for datagram in datagrams {
+                    let got = self.sub.open(datagram);
+                    out.push(Sent { got, stream, frame: frame.clone() });
                 }
             }
             sender.timestamp = sender.timestamp.wrapping_add(2970);
         }
+        assert_eq!(self.sub.forwarder.wants_key_frame(), self.twin.forwarder.wants_key_frame());
         if let Some(wanted) = self.sub.forwarder.wants_key_frame() {
             let top = self.senders.len() - 1;
             let sender = &mut self.senders[usize::from(wanted).min(top)];

@@ -2,7 +2,6 @@ use super::*;
 use crate::command::TrackPolicy;
 use crate::ids::RtpTime;
 use crate::inbound::{InboundConfig, InboundStream};
-use crate::outbound::runs;
 use crate::outbound::test_kit::{
     RTX_SSRC, SSRC, Subscriber, inner, key, ms, params, start, temporal, video, vp8_payload,
 };
@@ -593,7 +592,6 @@ proptest! {
                 frames.swap(at - 1, at);
             }
         }
-        let to = std::net::SocketAddr::from(([127, 0, 0, 1], 9)).into();
         let mut released: Vec<(&PacketMeta, &[u8])> = Vec::new();
         for (at, frame) in frames.iter().enumerate() {
             let now = start() + ms(at as u64 * 33);
@@ -607,28 +605,13 @@ proptest! {
             if steps[at].joined && at + 1 < frames.len() {
                 continue;
             }
-            let mut refused = [Vec::new(), Vec::new()];
-            for run in runs(&released) {
-                for part in run.chunks(whole.forwarder.step(run)) {
-                    let Subscriber { forwarder, seal, twcc, tx, .. } = &mut whole;
-                    if let Err(reason) = forwarder.forward(part, seal, to, twcc, tx, now) {
-                        refused[0].extend(part.iter().map(|(meta, _)| (meta.index, reason)));
-                    }
-                }
-            }
-            for packet in &released {
-                let Subscriber { forwarder, seal, twcc, tx, .. } = &mut singly;
-                if let Err(reason) = forwarder.forward(&[*packet], seal, to, twcc, tx, now) {
-                    refused[1].push((packet.0.index, reason));
-                }
-            }
+            let whole_sent = whole.forward_all(&released, true, now);
+            let singly_sent = singly.forward_all(&released, false, now);
             released.clear();
-            prop_assert_eq!(&refused[0], &refused[1]);
-            let [a, b] = [&mut whole, &mut singly].map(|sub| {
-                let sent: Vec<_> = sub.tx.datagrams().map(|(_, bytes)| bytes.to_vec()).collect();
-                sub.tx.clear();
+            prop_assert_eq!(whole_sent, singly_sent);
+            let [a, b] = [&whole, &singly].map(|sub| {
                 let forwarder = &sub.forwarder;
-                (sent, forwarder.stats(), forwarder.highest_sent(), forwarder.wants_key_frame(), forwarder.current_stream())
+                (forwarder.stats(), forwarder.highest_sent(), forwarder.wants_key_frame(), forwarder.current_stream())
             });
             prop_assert_eq!(a, b);
         }

@@ -323,11 +323,22 @@ impl DdLayers {
         // Told once, the receiver believes it until it is told otherwise or a structure comes: and that packet may be
         // lost, so every one says it.
         self.reduced |= active != all;
-        let target = self.target(self.target_of(frame.frame_number));
-        let ends = frame.end_of_frame && target.is_some_and(|t| frame.spatial >= t.spatial);
-        let marker = meta.marker || ends;
+        let marker = self.marker(meta, frame);
         self.ended |= marker && meta.timestamp == self.picture;
         Verdict::Forward { marker, active: self.reduced.then_some(active) }
+    }
+
+    /// The marker of a packet that is forwarded.
+    pub(super) fn marker(&self, meta: &PacketMeta, frame: &DdInfo) -> bool {
+        let target = self.target(self.target_of(frame.frame_number));
+        let ends = frame.end_of_frame && target.is_some_and(|t| frame.spatial >= t.spatial);
+        meta.marker || ends
+    }
+
+    /// The packets of the frame that was decided on last end with this one.
+    pub(super) fn extend(&mut self, last: &PacketMeta, frame: &DdInfo) {
+        let forwarded = self.log.get(frame.frame_number) == Fate::Forwarded;
+        self.ended |= forwarded && last.timestamp == self.picture && self.marker(last, frame);
     }
 
     fn target_of(&self, number: u64) -> u8 {
